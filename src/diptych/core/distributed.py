@@ -1,0 +1,107 @@
+"""Several processes as one: who am I, and what do the others hold. Everything is a no-op in a single process."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def initialised() -> bool:
+    """Whether this process is one of a group."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's number, 0 in a single process."""
+    return dist.get_rank() if initialised() else 0
+
+
+def world_size() -> int:
+    """How many processes there are, 1 in a single process."""
+    return dist.get_world_size() if initialised() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and speaks."""
+    return rank() == 0
+
+
+def init_from_environment(timeout_minutes: float = 30) -> torch.device:
+    """Join the group that torchrun describes in the environment (none: a single process) and pick this rank's device."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not initialised():
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
+    return device
+
+
+def shutdown() -> None:
+    """Leave the group."""
+    if initialised():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if initialised():
+        dist.barrier()
+
+
+def broadcast_object(value: Any, source: int = 0) -> Any:
+    """Rank `source`'s `value`, on every rank. Only for values that this run itself made (it is pickled by torch)."""
+    if not initialised():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=source)
+    return box[0]
+
+
+def all_sum(value: Tensor) -> Tensor:
+    """The sum of `value` over ranks, without gradient."""
+    if not initialised():
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenation over ranks whose gradient is summed over ranks: the exact adjoint.
+
+    torch.distributed.nn.functional.all_gather does the same with an all-to-all that gloo lacks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(world_size())[rank()]
+
+
+def gather_with_grad(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, differentiable: each rank's rows get the sum of all ranks' gradients.
+
+    Every rank must bring equally many rows.
+    """
+    return x if not initialised() else _Gather.apply(x)
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, without gradient."""
+    if not initialised():
+        return x
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)

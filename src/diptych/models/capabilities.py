@@ -1,0 +1,82 @@
+"""What evaluation and serving may ask of a model, whatever its paradigm. Ask for one of these, never for a class name."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from diptych.core.errors import EvalError
+
+
+@runtime_checkable
+class EmbedsImages(Protocol):
+    """Maps uint8 pixels (b 3 h w), already at the model's resolution, to unit vectors."""
+
+    def embed_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]: ...
+
+
+@runtime_checkable
+class EmbedsText(Protocol):
+    """Maps token ids with their lengths to unit vectors in the same space."""
+
+    def embed_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]: ...
+
+
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """Scores every image against every text; higher is a better match.
+
+    Cosine for two towers, a matching logit for fusion, log p(text | image) for captioners, minus the denoising error
+    for diffusion. Because every paradigm can do this, zero-shot, retrieval and compositional evals run on all of them.
+    """
+
+    def score(
+        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]: ...
+
+
+@runtime_checkable
+class GeneratesText(Protocol):
+    """Writes token ids for an image, after an optional prompt."""
+
+    def generate_text(self, images: UInt8[Tensor, "b 3 h w"], prompt: Int64[Tensor, "b t"] | None, **how: Any) -> Any: ...
+
+
+@runtime_checkable
+class GeneratesImages(Protocol):
+    """Paints uint8 pixels for a text."""
+
+    def generate_image(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"], **how: Any) -> Any: ...
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """Fills in what was masked."""
+
+    def reconstruct(self, images: UInt8[Tensor, "b 3 h w"], **how: Any) -> Any: ...
+
+
+CAPABILITIES: dict[str, type] = {
+    "embed_image": EmbedsImages,
+    "embed_text": EmbedsText,
+    "score": ScoresPairs,
+    "generate_text": GeneratesText,
+    "generate_image": GeneratesImages,
+    "reconstruct": Reconstructs,
+}
+
+
+def capabilities_of(model: object) -> tuple[str, ...]:
+    """The names of what `model` can do."""
+    return tuple(name for name, protocol in CAPABILITIES.items() if isinstance(model, protocol))
+
+
+def require(model: object, needs: tuple[str, ...], who: str) -> None:
+    """Raise an EvalError that says what is missing, if `model` lacks one of `needs`."""
+    has = capabilities_of(model)
+    missing = [n for n in needs if n not in has]
+    if missing:
+        raise EvalError(
+            f"{who} must be given a model with {', '.join(needs)}; got {type(model).__name__} with "
+            f"{', '.join(has) or 'none of the capabilities'}. Choose an eval that needs only those."
+        )

@@ -1,0 +1,62 @@
+"""What is minimised: an objective wraps the model, so that DDP, FSDP and compile see one forward."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from diptych.core.batch import Batch
+from diptych.core.config import Config
+from diptych.models.model import Model
+
+
+class Losses(NamedTuple):
+    """`total` is a mean over `count` terms, so ranks and micro-batches average exactly. `parts` are for the log only."""
+
+    total: Tensor
+    count: Tensor
+    parts: dict[str, Tensor]
+
+
+class ObjectiveConfig(Config):
+    """Base of every objective's settings."""
+
+    abstract: ClassVar[bool] = True
+
+    def build(self, model: Model) -> "Objective":
+        """The objective around `model`."""
+        raise NotImplementedError
+
+
+class Objective(nn.Module, ABC):
+    """Wraps the model and owns what only training needs (mask token, pixel decoder, teacher).
+
+    An uncoupled objective (couples_pairs False) implements `forward`. A coupled one (contrastive) splits it in two, so
+    that `train/accumulate.py` can cache embeddings: `encode` (per pair; run in micro-batches) and `loss` (over the whole
+    global batch); its `forward` is ``self.loss(self.encode(batch), batch)``.
+    """
+
+    couples_pairs: ClassVar[bool] = False
+    """Whether a pair's loss depends on the other pairs of the batch."""
+
+    model: Model
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses:
+        """The loss of this rank's share of the batch. Under DDP the mean over ranks is the loss of the global batch."""
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-pair tensors, first dimension = pair, that `loss` couples. Only where `couples_pairs`."""
+        raise NotImplementedError
+
+    def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
+        """The loss from what `encode` returned. `batch` may lack images and tokens: only its ids are read."""
+        raise NotImplementedError
+
+    def health(self, encoded: dict[str, Tensor]) -> dict[str, Any]:
+        """Cheap numbers for the doctor and the log (logit scale, chance-level loss, share of duplicates)."""
+        return {}
