@@ -12,12 +12,14 @@ import json
 import os
 import types
 import typing
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from diptych.core.errors import ConfigError
+
+ConfigType = TypeVar("ConfigType", bound="Config")
 
 
 class Config(BaseModel):
@@ -41,7 +43,7 @@ class Config(BaseModel):
         if "abstract" not in cls.__dict__:
             cls.abstract = False
 
-    def replace(self, **values: Any) -> Self:
+    def replace(self: ConfigType, **values: Any) -> ConfigType:
         """A copy with some fields set, checked anew."""
         return type(self)(**{**{k: getattr(self, k) for k in type(self).model_fields}, **values})
 

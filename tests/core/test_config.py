@@ -1,0 +1,89 @@
+import os
+from typing import ClassVar, Literal
+
+import pytest
+from pydantic import Field
+
+from diptych.core import config as module
+from diptych.core.config import Config, find_kind, flatten, from_dict, from_json, override, to_dict, to_json
+from diptych.core.errors import ConfigError
+
+
+class Family(Config):
+    abstract: ClassVar[bool] = True
+
+
+class One(Family):
+    width: int = Field(8, ge=1)
+    names: tuple[str, ...] = ()
+
+
+class Whole(Config):
+    part: Family = One()
+    rate: float | None = None
+    mode: Literal["a", "b"] = "a"
+    path: str = ""
+
+
+@pytest.fixture(autouse=True)
+def trust(monkeypatch):
+    monkeypatch.setenv("DIPTYCH_TRUST", "tests")
+
+
+def test_a_config_survives_its_json_form():
+    config = Whole(part=One(width=3, names=("x", "y")), rate=3e-4)
+    assert from_json(to_json(config)) == config
+    assert isinstance(from_dict(to_dict(config)).part, One)
+
+
+def test_override_reaches_every_leaf_and_checks_it():
+    config = override(Whole(), ["part.width=16", "rate=1e-3", "mode=b", 'part.names=["k"]', "path=17"])
+    assert (config.part.width, config.rate, config.mode, config.part.names, config.path) == (
+        16,
+        1e-3,
+        "b",
+        ("k",),
+        "17",
+    )
+    assert override(config, ["rate=null"]).rate is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("part.widht=3", "Did you mean 'width'"),
+        ("modes=a", "Did you mean 'mode'"),
+        ("part.width=big", "part.width must be a valid integer"),
+        ("mode=c", "'a' or 'b'"),
+        ("rate", "field.sub=value"),
+        ("mode.x=1", "must name a field of a config"),
+        ("part.width=0", "must be greater than or equal to 1"),
+    ],
+)
+def test_wrong_overrides_teach(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        override(Whole(), [assignment])
+
+
+def test_unknown_fields_and_untrusted_kinds_are_refused(monkeypatch):
+    with pytest.raises(ConfigError, match="Did you mean 'rate'"):
+        Whole(rat=3)
+    monkeypatch.delenv("DIPTYCH_TRUST")
+    with pytest.raises(ConfigError, match="trusted package"):
+        find_kind(f"{os.__name__}.path")
+    with pytest.raises(ConfigError, match="must name a Config"):
+        find_kind("diptych.core.config.to_dict")
+    with pytest.raises(ConfigError, match="must be JSON"):
+        from_json("{")
+
+
+def test_flatten_names_every_leaf():
+    assert flatten(Whole()) == {
+        "part": "tests.core.test_config.One", "part.width": 8, "part.names": [], "rate": None, "mode": "a", "path": ""
+    }  # fmt: skip
+
+
+def test_configs_are_frozen_and_equal_by_value():
+    assert Whole() == Whole()
+    with pytest.raises(module.pydantic.ValidationError):
+        Whole().rate = 3.0

@@ -1,0 +1,11 @@
+import pytest
+
+from diptych.core.config import from_json, to_json
+from diptych.core.errors import ConfigError
+from diptych.core.image_format import ImageFormat
+
+
+def test_it_survives_the_disk_and_checks_its_values():
+    assert from_json(to_json(ImageFormat(resolution=64, resize="pad"))) == ImageFormat(resolution=64, resize="pad")
+    with pytest.raises(ConfigError, match="resize must be"):
+        ImageFormat(resize="stretch")
