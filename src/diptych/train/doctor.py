@@ -1,0 +1,280 @@
+"""Says in words what is wrong with a run and what to do about it, from the numbers that the run logs anyway.
+
+The doctor reads the records of metrics.jsonl, in order, and nothing else, so it can be asked afterwards too
+(`examine`). A record may lack any key; what cannot be judged is not judged.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["note", "warning", "stop"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the doctor has to say."""
+
+    code: str
+    severity: Severity
+    message: str
+    advice: str
+    samples_seen: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For doctor.jsonl and the report."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known before the first step.
+
+    `samples_total` and `warmup_samples` are the run's budget; `records` is the size of the training split;
+    `max_logit_scale` is where the temperature is clamped (0: it is not).
+    """
+
+    samples_total: int
+    warmup_samples: int
+    global_batch: int
+    records: int
+    max_logit_scale: float = 0.0
+    context_length: int = 0
+
+
+WINDOW = 5
+"""How many records a judgement rests on: one bad record is noise."""
+
+
+@dataclass
+class Doctor:
+    """Observes a run's records; `observe` returns what is new since the last one."""
+
+    facts: Facts
+    said: dict[str, Severity] = field(default_factory=dict)
+    recent: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    best_loss: float = math.inf
+    best_val_loss: float = math.inf
+    loss_at_best_val: float = math.inf
+    worse_val_evals: int = 0
+
+    def observe(self, record: Mapping[str, Any]) -> list[Finding]:
+        """What this record reveals that has not been said yet (a warning may follow a note of the same code)."""
+        if "loss" in record:
+            self.recent.append(record)
+        candidates = [
+            self._no_learning(),
+            self._divergence(),
+            self._collapse(),
+            self._repeated_captions(),
+            self._repeated_images(),
+            self._truncation(record),
+            self._starvation(),
+            self._temperature(),
+            self._parting(record),
+            self._skipped_steps(record),
+            self._quarantine(record),
+            self._many_epochs(record),
+        ]
+        new = []
+        for finding in candidates:
+            if finding is not None and self.said.get(finding.code) != finding.severity:
+                self.said[finding.code] = finding.severity
+                new.append(Finding(**{**asdict(finding), "samples_seen": int(record.get("samples_seen", 0))}))
+        return new
+
+    def _mean(self, key: str) -> float | None:
+        values = [r[key] for r in self.recent if isinstance(r.get(key), (int, float)) and math.isfinite(r[key])]
+        return sum(values) / len(values) if len(values) == WINDOW else None
+
+    def _seen(self) -> int:
+        return int(self.recent[-1].get("samples_seen", 0)) if self.recent else 0
+
+    def _past_warmup(self, share: float = 0.05) -> bool:
+        return self._seen() >= self.facts.warmup_samples + share * self.facts.samples_total
+
+    def _no_learning(self) -> Finding | None:
+        loss, chance = self._mean("loss"), self._mean("chance_loss")
+        if loss is None or chance is None or chance <= 0 or not self._past_warmup() or loss < 0.97 * chance:
+            return None
+        terms = self.recent[-1].get("chance_terms")
+        ln = f"ln {terms:.0f} = " if isinstance(terms, (int, float)) else ""
+        repeated = self._mean("duplicate_captions") or 0.0
+        cause = (
+            f"{repeated:.0%} of the pairs of a batch share their caption with another: there is little to tell apart."
+            if repeated > 0.3
+            else "Check that captions belong to their images (`diptych inspect`); then try a lower train.lr, a longer "
+            "train.warmup_samples, or see whether 128 pairs can be learnt by heart."
+        )
+        return Finding(
+            "loss_at_chance",
+            "warning",
+            f"The loss is {loss:.3f} and {ln}{chance:.3f} is what guessing gives: the model tells no pair apart.",
+            cause,
+        )
+
+    def _divergence(self) -> Finding | None:
+        loss = self._mean("loss")
+        if loss is None:
+            return None
+        chance = self._mean("chance_loss") or math.inf
+        self.best_loss = min(self.best_loss, loss)
+        if not self._past_warmup(0.0) or loss < 1.5 * self.best_loss or loss < 0.2 * min(chance, 10.0):
+            return None
+        return Finding(
+            "divergence",
+            "warning",
+            f"The loss has risen to {loss:.3f} from {self.best_loss:.3f}: training diverges.",
+            "Lower train.lr (a third is a good start) or lengthen train.warmup_samples; train.grad_clip=1 helps too.",
+        )
+
+    def _collapse(self) -> Finding | None:
+        positive, negative = self._mean("positive_cosine"), self._mean("negative_cosine")
+        if positive is None or negative is None or negative < 0.95 or not self._past_warmup():
+            return None
+        return Finding(
+            "collapse",
+            "warning",
+            f"Pairs that do not belong together have a cosine of {negative:.3f} (those that do: {positive:.3f}): "
+            "all embeddings point the same way.",
+            "Lower train.lr; look at a batch with `diptych inspect`: images may be blank or captions all alike.",
+        )
+
+    def _repeated_captions(self) -> Finding | None:
+        share = self._mean("duplicate_captions")
+        if share is None or share < 0.2:
+            return None
+        return Finding(
+            "repeated_captions",
+            "warning" if share > 0.5 else "note",
+            f"In a batch of {self.facts.global_batch:,}, {share:.0%} of the pairs share a caption with another pair.",
+            "They are not counted as each other's negatives (objective.duplicates), but they teach little: give more "
+            "specific captions, add alternatives, or use a smaller train.global_batch.",
+        )
+
+    def _repeated_images(self) -> Finding | None:
+        share = self._mean("duplicate_images")
+        if share is None or share < 0.2:
+            return None
+        return Finding(
+            "repeated_images",
+            "note",
+            f"In a batch of {self.facts.global_batch:,}, {share:.0%} of the pairs share their image with another pair.",
+            "If the images have several captions each, pack them as alternatives of one record; if the batch is close "
+            "to the size of the data, make it smaller.",
+        )
+
+    def _truncation(self, record: Mapping[str, Any]) -> Finding | None:
+        share = record.get("truncated")
+        if not isinstance(share, (int, float)) or share < 0.05:
+            return None
+        return Finding(
+            "truncation",
+            "warning" if share > 0.25 else "note",
+            f"{share:.0%} of the captions lose their end to the context of {self.facts.context_length} tokens.",
+            "Raise model.context_length (and pack with --context-length), or a larger --vocab-size shortens texts.",
+        )
+
+    def _starvation(self) -> Finding | None:
+        wait = self._mean("data_wait")
+        if wait is None or wait < 0.25:
+            return None
+        return Finding(
+            "starved",
+            "warning" if wait > 0.5 else "note",
+            f"{wait:.0%} of the time is spent waiting for data: the device starves.",
+            "Pack with --resize (large photos are the usual cause), raise data.workers, or set data.cache=pixels.",
+        )
+
+    def _temperature(self) -> Finding | None:
+        scale, top = self._mean("logit_scale"), self.facts.max_logit_scale
+        if scale is None:
+            return None
+        if top > 0 and scale >= 0.99 * top:
+            return Finding(
+                "temperature_saturated",
+                "note",
+                f"The logit scale stands at its clamp of {top:.0f}: every remaining error costs as much as it can.",
+                "Common late in training. Early on it means noisy pairs or duplicates, or a rate that is too high.",
+            )
+        if scale < 2 and self._past_warmup(0.2):
+            return Finding(
+                "temperature_collapsed",
+                "warning",
+                f"The logit scale has fallen to {scale:.2f}: the model has given up telling pairs apart.",
+                "Check that captions belong to their images; lower train.lr.",
+            )
+        return None
+
+    def _parting(self, record: Mapping[str, Any]) -> Finding | None:
+        val = record.get("val_loss")
+        loss = self._mean("loss")
+        if not isinstance(val, (int, float)) or not math.isfinite(val) or loss is None:
+            return None
+        if val < self.best_val_loss:
+            self.best_val_loss, self.loss_at_best_val, self.worse_val_evals = val, loss, 0
+            return None
+        self.worse_val_evals += val > 1.05 * self.best_val_loss and loss < self.loss_at_best_val
+        if self.worse_val_evals < 2:
+            return None
+        return Finding(
+            "train_and_validation_part",
+            "warning",
+            f"The validation loss has risen to {val:.3f} from {self.best_val_loss:.3f} while the training loss fell to "
+            f"{loss:.3f}: the model learns the training pairs by heart.",
+            "Stop earlier (train.samples_seen), augment more (data.augment), use a smaller model, or add pairs.",
+        )
+
+    def _skipped_steps(self, record: Mapping[str, Any]) -> Finding | None:
+        skipped = record.get("nonfinite_steps", 0)
+        if not isinstance(skipped, (int, float)) or skipped < 1:
+            return None
+        return Finding(
+            "nonfinite",
+            "warning",
+            f"{skipped:.0f} steps had a loss or gradient that was not finite and were skipped.",
+            "Lower train.lr; with bfloat16 try train.precision=float32; metrics.jsonl says at which samples.",
+        )
+
+    def _quarantine(self, record: Mapping[str, Any]) -> Finding | None:
+        bad = record.get("quarantined", 0)
+        if not isinstance(bad, (int, float)) or bad < 1:
+            return None
+        return Finding(
+            "quarantine",
+            "warning",
+            f"{bad:.0f} records could not be read and were replaced by the next ones in order.",
+            "Their names and reasons are in the run's quarantine.jsonl; pack the data again if they are many.",
+        )
+
+    def _many_epochs(self, record: Mapping[str, Any]) -> Finding | None:
+        if not self.facts.records or "loss" not in record:
+            return None
+        epochs = self.facts.samples_total / self.facts.records
+        if self.facts.global_batch > self.facts.records:
+            return Finding(
+                "batch_exceeds_data",
+                "warning",
+                f"A batch of {self.facts.global_batch:,} is larger than the data ({self.facts.records:,} records): "
+                "every batch repeats records.",
+                f"Set train.global_batch to at most {max(2, self.facts.records // 4):,}.",
+            )
+        if epochs < 200:
+            return None
+        return Finding(
+            "many_epochs",
+            "note",
+            f"The budget shows each of the {self.facts.records:,} records {epochs:,.0f} times.",
+            "Watch the validation numbers; strong augmentation (data.augment) makes repeats worth more.",
+        )
+
+
+def examine(records: Iterable[Mapping[str, Any]], facts: Facts) -> list[Finding]:
+    """Everything that the doctor would have said of a run's records."""
+    doctor = Doctor(facts)
+    return [finding for record in records for finding in doctor.observe(record)]
