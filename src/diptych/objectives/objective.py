@@ -11,10 +11,10 @@ from diptych.models.model import Model
 
 
 class Losses(NamedTuple):
-    """`total` is a mean over `count` terms, so ranks and micro-batches average exactly. `parts` are for the log only."""
+    """`total` is a mean over `count` terms, so ranks and micro-batches average exactly; `parts` are for the log only."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a field, not tuple.count
     parts: dict[str, Tensor]
 
 
@@ -32,8 +32,8 @@ class Objective(nn.Module, ABC):
     """Wraps the model and owns what only training needs (mask token, pixel decoder, teacher).
 
     An uncoupled objective (couples_pairs False) implements `forward`. A coupled one (contrastive) splits it in two, so
-    that `train/accumulate.py` can cache embeddings: `encode` (per pair; run in micro-batches) and `loss` (over the whole
-    global batch); its `forward` is ``self.loss(self.encode(batch), batch)``.
+    that `train/accumulate.py` can cache embeddings: `encode` (per pair; run in micro-batches) and `loss` (over the
+    whole global batch); its `forward` is ``self.loss(self.encode(batch), batch)``.
     """
 
     couples_pairs: ClassVar[bool] = False
@@ -57,6 +57,9 @@ class Objective(nn.Module, ABC):
         """The loss from what `encode` returned. `batch` may lack images and tokens: only its ids are read."""
         raise NotImplementedError
 
-    def health(self, encoded: dict[str, Tensor]) -> dict[str, Any]:
-        """Cheap numbers for the doctor and the log (logit scale, chance-level loss, share of duplicates)."""
+    def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
+        """Cheap numbers for the doctor and the log (logit scale, chance-level loss, share of duplicates).
+
+        May be a collective, so every rank calls it. `batch` may lack images and tokens.
+        """
         return {}
