@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from diptych.core.errors import ConfigError, EvalError
+from diptych.core.errors import ConfigError
 from diptych.objectives import contrastive
 from diptych.objectives.contrastive import ContrastiveConfig
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
@@ -69,7 +70,6 @@ def test_the_mean_over_ranks_is_the_loss_of_the_global_batch(duplicates, monkeyp
     grads = torch.autograd.grad(whole, [image, text, objective.model.log_logit_scale])
 
     def one(r):
-        monkeypatch.setattr(contrastive, "gather", lambda x: batch.text_ids if x[0] in (7, 3) and x[1] != 3 else x)
         ids = iter([batch.text_ids, batch.image_ids])
         monkeypatch.setattr(contrastive, "gather", lambda x: next(ids))
         monkeypatch.setattr(contrastive, "gather_with_grad", lambda x: torch.cat([image, text], 1))
@@ -96,7 +96,7 @@ def test_a_scale_of_a_hundred_and_bfloat16_around_it_stay_finite_and_exact():
     objective = ContrastiveConfig().build(TinyConfig().build(20))
     with torch.no_grad():
         objective.model.log_logit_scale.fill_(math.log(100))
-    image, text = _embeds()
+    image, _ = _embeds()
     plainly = objective.loss({"image": image, "text": -image.detach()}, tiny_batch()).total
     assert torch.isfinite(plainly)
     with torch.autocast("cpu", torch.bfloat16):
@@ -133,8 +133,6 @@ def test_a_model_that_guesses_sits_at_the_chance_loss():
 def test_refusals_say_what_to_do():
     model = TinyConfig().build(20)
     objective = ContrastiveConfig().build(model)
-    from dataclasses import replace
-
     bare = replace(tiny_batch(), text_ids=None, image_ids=None)
     with pytest.raises(ConfigError, match="duplicates must be 'ignore'"):
         objective(bare)
@@ -146,10 +144,8 @@ def test_refusals_say_what_to_do():
     del model.log_logit_scale
     with pytest.raises(ConfigError, match="log_logit_scale"):
         ContrastiveConfig().build(model)
-    with pytest.raises(EvalError, match="embed_image"):
-        ContrastiveConfig().build(torch.nn.Linear(1, 1))
 
 
-def test_a_bias_that_a_softmax_cannot_train_is_frozen_and_said(capsys):
+def test_a_bias_that_a_softmax_cannot_train_is_frozen_and_said():
     objective = ContrastiveConfig().build(TinyConfig(bias=True).build(20))
     assert not objective.model.logit_bias.requires_grad

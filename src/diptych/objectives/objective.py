@@ -11,7 +11,7 @@ from diptych.models.model import Model
 
 
 class Losses(NamedTuple):
-    """`total` is a mean over `count` terms, so ranks and micro-batches average exactly; `parts` are for the log only."""
+    """`total` is a mean over `count` terms, so ranks and micro-batches average exactly; `parts` are for the log."""
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]  # a field, not tuple.count

@@ -31,8 +31,8 @@ class SigmoidConfig(ObjectiveConfig):
 class Sigmoid(PairObjective):
     """-(1/g) sum_ij log sigmoid(z_ij (s <i, t> + b)), with z = 1 for true pairs and -1 for all others.
 
-    Zhai et al. 2023 (arXiv:2303.15343, section 3.2): summed over columns, averaged over rows. Duplicates are left out of
-    the sum ("mask"), counted as true pairs ("positives"), or counted as false ones ("ignore").
+    Zhai et al. 2023 (arXiv:2303.15343, section 3.2): summed over columns, averaged over rows. Duplicates are left out
+    of the sum ("mask"), counted as true pairs ("positives"), or counted as false ones ("ignore").
     """
 
     def __init__(self, config: SigmoidConfig, model: Model) -> None:
