@@ -11,7 +11,7 @@ from diptych.core.image_format import ImageFormat
 
 
 class ModelConfig(Config):
-    """Base of every model's settings. `image_format` says how pixels must arrive; the vocabulary is set at build time."""
+    """Base of every model's settings. `image_format`: how pixels must arrive. The vocabulary is set at build time."""
 
     abstract: ClassVar[bool] = True
     image_format: ImageFormat = ImageFormat()
@@ -38,7 +38,7 @@ class Model(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def normalise(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Pixels as the towers want them: scaled to 0..1, then shifted and scaled by the format's mean and std.
 
         Float images are taken as already scaled to 0..255 (augmentation on the device may leave them so).

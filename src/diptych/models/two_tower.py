@@ -1,0 +1,94 @@
+"""The dual encoder: an image tower and a text tower that meet on the unit sphere, with a learned temperature."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from diptych.models.model import Model, ModelConfig
+from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.tower import ImageTowerConfig, TextTowerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
+
+
+class TwoTowerConfig(ModelConfig):
+    """Settings of a dual encoder.
+
+    init_logit_scale  first value of the logit scale's logarithm: ln(1 / 0.07) in CLIP, ln 10 in SigLIP
+    init_logit_bias   first value of the logit bias; None: no bias (CLIP). SigLIP's -10 is about ln(1 / batch)
+    max_logit_scale   the scale itself (not its logarithm) is held in [1, max_logit_scale] after each step
+    """
+
+    image: ImageTowerConfig = VisionTransformerConfig()
+    text: TextTowerConfig = TextTransformerConfig()
+    embed_dim: int = Field(512, gt=0)
+    init_logit_scale: float = math.log(1 / 0.07)
+    init_logit_bias: float | None = None
+    max_logit_scale: float = Field(100.0, ge=1)
+
+    @model_validator(mode="after")
+    def _is_a_logarithm(self) -> "TwoTowerConfig":
+        if self.init_logit_scale > math.log(self.max_logit_scale) + 1e-6:
+            raise ValueError(
+                f"TwoTowerConfig.init_logit_scale must be a logarithm of at most ln max_logit_scale = "
+                f"{math.log(self.max_logit_scale):.4f}; got {self.init_logit_scale}. For a scale of s, give ln s."
+            )
+        return self
+
+    def build(self, vocab_size: int) -> "TwoTower":
+        return TwoTower(self, vocab_size)
+
+
+class TwoTower(Model):
+    """`encode_*` are for training, `embed_*` and `score` for use: the same unit vectors in fp32, without gradient."""
+
+    config: TwoTowerConfig
+
+    def __init__(self, config: TwoTowerConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.image_tower = config.image.build(config.image_format.resolution, config.embed_dim)
+        self.text_tower = config.text.build(vocab_size, config.context_length, config.embed_dim)
+        self.log_logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
+        bias = config.init_logit_bias
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
+
+    def encode_image(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """Unit vectors in fp32. Pixels are 0..255, of any size that the tower takes (progressive resizing)."""
+        return F.normalize(self.image_tower(self.normalise(images)).float(), dim=-1)
+
+    def encode_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Unit vectors in fp32."""
+        return F.normalize(self.text_tower(tokens, lengths).float(), dim=-1)
+
+    @torch.no_grad()
+    def embed_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """`encode_image` without gradient."""
+        return self.encode_image(images)
+
+    @torch.no_grad()
+    def embed_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """`encode_text` without gradient."""
+        return self.encode_text(tokens, lengths)
+
+    @torch.no_grad()
+    def score(
+        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]:
+        """The cosine of every image and every text."""
+        image, text = self.encode_image(images), self.encode_text(tokens, lengths)
+        with torch.autocast(image.device.type, enabled=False):  # cosines in bf16 would tie
+            return image @ text.T
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Hold the logit scale in [1, max_logit_scale], after the step, so that its gradient is never cut."""
+        self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
+
+    def decay_free(self) -> set[str]:
+        """Position embeddings and probes of both towers; scale and bias have no dimension."""
+        return {f"image_tower.{n}" for n in self.image_tower.decay_free()} | {
+            f"text_tower.{n}" for n in self.text_tower.decay_free()
+        }

@@ -1,0 +1,99 @@
+"""The vision transformer of CLIP and SigLIP (Dosovitskiy et al., 2021; Radford et al., 2021; Zhai et al., 2023)."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from diptych.models.tower import ImageTower, ImageTowerConfig
+from diptych.nn.block import BlockConfig, build_blocks, init_default
+from diptych.nn.embed import PatchEmbed, patch_dropout, resize_position_embed
+from diptych.nn.norm import build_norm
+from diptych.nn.pool import MapPool, Projection, build_projection
+
+
+class VisionTransformerConfig(ImageTowerConfig, BlockConfig):
+    """Settings of a vision transformer; the block's are among them.
+
+    pooling        "cls": a learned token (CLIP); "mean" of the patches; "map": attention by a probe (SigLIP)
+    norm_pre       a norm between embedding and blocks (CLIP)
+    patch_bias     whether the patch embedding has a bias (SigLIP)
+    projection     "none" needs width equal to the model's embed_dim (SigLIP)
+    patch_dropout  share of patches left out in training (FLIP); the CLS token always stays
+    """
+
+    width: int = Field(768, gt=0)
+    depth: int = Field(12, ge=0)
+    heads: int = Field(12, gt=0)
+    patch_size: int = Field(16, gt=0)
+    pooling: Literal["cls", "mean", "map"] = "cls"
+    norm_pre: bool = True
+    patch_bias: bool = False
+    projection: Projection = "linear"
+    patch_dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _no_context(self) -> "VisionTransformerConfig":
+        if self.cross_attention != "none":
+            raise ValueError(
+                "VisionTransformerConfig.cross_attention must be 'none'; a tower has nothing to attend to."
+            )
+        return self
+
+    def build(self, resolution: int, embed_dim: int) -> "VisionTransformer":
+        return VisionTransformer(self, resolution, embed_dim)
+
+
+class VisionTransformer(ImageTower):
+    """Patches, positions, blocks, one of three poolings. Takes images of any size: positions are interpolated.
+
+    First weights follow OpenAI's code: CLS, positions and projection N(0, 1/width), blocks at torch's defaults.
+    """
+
+    def __init__(self, config: VisionTransformerConfig, resolution: int, embed_dim: int) -> None:
+        super().__init__()
+        c = self.config = config
+        self.width = c.width
+        self.patch_embed = PatchEmbed(c.width, c.patch_size, c.patch_bias)
+        rows, columns = self.patch_embed.grid(resolution, resolution)
+        std = c.width**-0.5
+        self.prefix = 1 if c.pooling == "cls" else 0
+        self.cls_token = nn.Parameter(torch.randn(c.width) * std) if self.prefix else None
+        self.position_embed = nn.Parameter(torch.randn(self.prefix + rows * columns, c.width) * std)
+        self.norm_pre = build_norm(c.norm, c.width, c.norm_eps) if c.norm_pre else None
+        self.blocks = build_blocks(c)
+        self.norm_post = build_norm(c.norm, c.width, c.norm_eps)
+        self.map_pool = MapPool(c.width, c.heads, c.mlp_width, c.activation, c.norm_eps) if c.pooling == "map" else None
+        self.projection = build_projection(c.projection, c.width, embed_dim, type(c).__name__)
+        init_default(self.blocks)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        x = self._encode(images)
+        if self.map_pool is not None:
+            x = self.map_pool(self.norm_post(x))
+        elif self.cls_token is not None:
+            x = self.norm_post(x[:, 0])  # norms act token by token: only this one is needed
+        else:
+            x = self.norm_post(x).mean(1)
+        return x if self.projection is None else self.projection(x)
+
+    def tokens(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
+        return self.norm_post(self._encode(images))
+
+    def decay_free(self) -> set[str]:
+        return {"position_embed"} | ({"map_pool.probe"} if self.map_pool is not None else set())
+
+    def _encode(self, images: Tensor) -> Tensor:
+        x = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
+        grid = self.patch_embed.grid(images.shape[-2], images.shape[-1])
+        x = x + resize_position_embed(self.position_embed, grid, self.prefix).to(x.dtype)
+        x = patch_dropout(x, self.config.patch_dropout, self.prefix, self.training)
+        if self.norm_pre is not None:
+            x = self.norm_pre(x)
+        for block in self.blocks:
+            x = block(x)
+        return x

@@ -1,0 +1,64 @@
+"""Multi-head attention with explicit projections, and the one path to the fused kernel."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diptych.core.errors import ConfigError
+from diptych.nn.mask import MaskPlan
+from diptych.nn.norm import NormKind, build_norm
+
+
+def attend(
+    q: Float[Tensor, "b n q k"], k: Float[Tensor, "b n s k"], v: Float[Tensor, "b n s k"], mask: MaskPlan | None = None
+) -> Float[Tensor, "b n q k"]:
+    """softmax(q k^T / sqrt(head width)) v under `mask`. A query that sees nothing gets zeros, and gives no gradient."""
+    if mask is None or mask.is_causal:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=mask is not None)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.allowed)
+    return out if mask.sees is None else torch.where(mask.sees, out, 0)
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention where `context` is given. Projections are apart: LoRA and renaming just work.
+
+    `qk_norm` normalises each head's queries and keys (Chameleon, ViT-22B); `inner_norm` puts a norm before out_proj
+    (Sub-LN); `context_width` is the width of what is attended to, where it differs.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        bias: bool = True,
+        qk_norm: NormKind | None = None,
+        inner_norm: NormKind | None = None,
+        eps: float = 1e-5,
+        context_width: int | None = None,
+    ) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ConfigError(f"width must be a multiple of heads; got width {width}, heads {heads}. Change either.")
+        self.heads = heads
+        source = width if context_width is None else context_width
+        self.q_proj = nn.Linear(width, width, bias=bias)
+        self.k_proj = nn.Linear(source, width, bias=bias)
+        self.v_proj = nn.Linear(source, width, bias=bias)
+        self.out_proj = nn.Linear(width, width, bias=bias)
+        self.q_norm = None if qk_norm is None else build_norm(qk_norm, width // heads, eps)
+        self.k_norm = None if qk_norm is None else build_norm(qk_norm, width // heads, eps)
+        self.inner_norm = None if inner_norm is None else build_norm(inner_norm, width, eps)
+
+    def forward(
+        self, x: Float[Tensor, "b q d"], mask: MaskPlan | None = None, context: Float[Tensor, "b s c"] | None = None
+    ) -> Float[Tensor, "b q d"]:
+        source = x if context is None else context
+        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)  # (b, q, d)
+        return self.out_proj(out if self.inner_norm is None else self.inner_norm(out))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, n, s, k)

@@ -1,0 +1,170 @@
+"""The one transformer block of the house, and the two ways in which CLIP draws its first weights."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from diptych.core.config import Config
+from diptych.nn.attention import Attention
+from diptych.nn.mask import MaskPlan
+from diptych.nn.mlp import MLP, Activation
+from diptych.nn.norm import NormKind, build_norm
+
+
+class BlockConfig(Config):
+    """What a transformer is made of. Towers inherit these fields, so that they stand flat in a tower's settings.
+
+    norm_position    "pre" (CLIP, GPT), "post" (BERT), "sub" (pre, and a norm inside each half: Magneto, BEiT-3),
+                     "swin" (norm on what is added: Swin v2, Chameleon 34B)
+    qk_norm          norm on each head's queries and keys
+    layer_scale      first value of a learned gain on each residual branch; 0: no such gain
+    drop_path        chance that a residual branch is skipped, at the last block; it grows linearly from 0 at the first
+    cross_attention  "plain": a second attention, to `context`, between the two halves (ALBEF, BLIP, Q-Former);
+                     "gated": an attention to `context` and an MLP, each behind tanh(0), before the block (Flamingo):
+                     at first exactly the block without it
+    context_width    width of `context`, 0: the same as `width`
+    """
+
+    width: int = Field(512, gt=0)
+    depth: int = Field(12, ge=0)
+    heads: int = Field(8, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0)
+    activation: Activation = "gelu"
+    norm: NormKind = "layer"
+    norm_eps: float = Field(1e-5, gt=0)
+    norm_position: Literal["pre", "post", "sub", "swin"] = "pre"
+    bias: bool = True
+    qk_norm: bool = False
+    layer_scale: float = Field(0.0, ge=0)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    cross_attention: Literal["none", "plain", "gated"] = "none"
+    context_width: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "BlockConfig":
+        if self.width % self.heads:
+            raise ValueError(
+                f"{type(self).__name__}.width must be a multiple of heads; got width {self.width}, heads {self.heads}. "
+                f"Heads are usually width / 64."
+            )
+        return self
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden width of the MLP, rounded: ratios in the wild (3.7362, 4.9231) are themselves rounded."""
+        return round(self.width * self.mlp_ratio)
+
+
+def drop_path(x: Float[Tensor, "b s d"], rate: float, training: bool) -> Float[Tensor, "b s d"]:
+    """`x` with whole samples set to zero with chance `rate`, the others scaled up (Huang et al., 2016).
+
+    Drawn from torch's global generator of x's device: no synchronisation, and replaying its state replays the draw.
+    """
+    if not training or rate == 0.0:
+        return x
+    kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
+    return x * (kept / (1.0 - rate)).to(x.dtype)
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP around a residual stream. `rate` is this block's own drop-path chance."""
+
+    def __init__(self, config: BlockConfig, rate: float = 0.0) -> None:
+        super().__init__()
+        c = config
+        self.norm_position, self.rate = c.norm_position, rate
+        inner = c.norm if c.norm_position == "sub" else None
+        qk = c.norm if c.qk_norm else None
+
+        def attention(context: int | None = None) -> Attention:
+            return Attention(c.width, c.heads, c.bias, qk, inner, c.norm_eps, context)
+
+        def norm() -> nn.Module:
+            return build_norm(c.norm, c.width, c.norm_eps)
+
+        def mlp() -> MLP:
+            return MLP(c.width, c.mlp_width, c.activation, c.bias, inner, c.norm_eps)
+
+        self.cross_kind = c.cross_attention
+        if c.cross_attention != "none":
+            self.norm_cross, self.cross_attention = norm(), attention(c.context_width or None)
+        if c.cross_attention == "gated":
+            self.cross_gate = nn.Parameter(torch.zeros(()))
+            self.norm_cross_mlp, self.cross_mlp = norm(), mlp()
+            self.cross_mlp_gate = nn.Parameter(torch.zeros(()))
+        self.norm_1, self.attention = norm(), attention()
+        self.norm_2, self.mlp = norm(), mlp()
+        if c.layer_scale:
+            self.scale_1 = nn.Parameter(torch.full((c.width,), c.layer_scale))
+            self.scale_2 = nn.Parameter(torch.full((c.width,), c.layer_scale))
+        else:
+            self.scale_1, self.scale_2 = None, None
+
+    def forward(
+        self,
+        x: Float[Tensor, "b s d"],
+        mask: MaskPlan | None = None,
+        context: Float[Tensor, "b k c"] | None = None,
+        context_mask: MaskPlan | None = None,
+    ) -> Float[Tensor, "b s d"]:
+        if self.cross_kind == "gated" and context is not None:
+            x = x + self.cross_gate.tanh() * self.cross_attention(self.norm_cross(x), context_mask, context)
+            x = x + self.cross_mlp_gate.tanh() * self.cross_mlp(self.norm_cross_mlp(x))
+        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1)
+        if self.cross_kind == "plain" and context is not None:
+            x = self._add(x, self.norm_cross, lambda y: self.cross_attention(y, context_mask, context), None)
+        return self._add(x, self.norm_2, self.mlp, self.scale_2)
+
+    def _add(self, x: Tensor, norm: nn.Module, branch: object, scale: Tensor | None) -> Tensor:
+        assert callable(branch)
+        before, after = self.norm_position in ("pre", "sub"), self.norm_position == "swin"
+        y = branch(norm(x) if before else x)
+        y = norm(y) if after else y
+        y = drop_path(y if scale is None else y * scale, self.rate, self.training)
+        return norm(x + y) if self.norm_position == "post" else x + y
+
+
+def build_blocks(config: BlockConfig) -> nn.ModuleList:
+    """`config.depth` blocks, whose drop-path chance grows linearly to `config.drop_path`."""
+    last = max(config.depth - 1, 1)
+    return nn.ModuleList(TransformerBlock(config, config.drop_path * i / last) for i in range(config.depth))
+
+
+def init_scaled(blocks: Iterable[nn.Module], width: int, depth: int) -> None:
+    """OpenAI's scheme for its text tower: queries, keys and values N(0, 1/d), fc_1 N(0, 1/2d), and what is written to
+    the residual stream (out_proj, fc_2) smaller by sqrt(2 depth), so that its variance does not grow with depth.
+    Attention biases are zero; MLP biases stay at torch's default.
+    """
+    for module in (m for b in blocks for m in b.modules()):
+        if isinstance(module, Attention):
+            for linear in (module.q_proj, module.k_proj, module.v_proj):
+                nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+            nn.init.normal_(module.out_proj.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+            _zero_biases(module)
+        if isinstance(module, MLP):
+            for up in filter(None, (module.fc_1, module.fc_gate)):
+                nn.init.normal_(up.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(module.fc_2.weight, std=width**-0.5 * (2 * depth) ** -0.5)
+
+
+def init_default(blocks: Iterable[nn.Module]) -> None:
+    """OpenAI's and open_clip's image tower: what torch's own MultiheadAttention and Linear draw.
+
+    A packed (3d, d) projection drawn Xavier-uniform has bound sqrt(6 / 4d), so each of its thirds has it too.
+    """
+    for module in (m for b in blocks for m in b.modules()):
+        if isinstance(module, Attention):
+            for linear in (module.q_proj, module.k_proj, module.v_proj):
+                bound = (6 / (linear.in_features + 3 * linear.out_features)) ** 0.5
+                nn.init.uniform_(linear.weight, -bound, bound)
+            _zero_biases(module)
+
+
+def _zero_biases(attention: Attention) -> None:
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
