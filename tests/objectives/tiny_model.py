@@ -39,14 +39,22 @@ class Tiny(Model):
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.logit_bias = nn.Parameter(torch.tensor(-2.0)) if config.bias else None
 
-    def embed_image(self, images: Tensor) -> Tensor:
+    def encode_image(self, images: Tensor) -> Tensor:
         x = nn.functional.adaptive_avg_pool2d(self.normalise(images), 4).flatten(1)
         return normalize(self.image_tower(self.drop(x)).float(), dim=1)
 
-    def embed_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def encode_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         real = (torch.arange(tokens.shape[1]) < lengths[:, None]).float()[..., None]
         x = (self.token_embed(tokens) * real).sum(1) / real.sum(1)
         return normalize(self.text_projection(self.drop(x)).float(), dim=1)
+
+    @torch.no_grad()
+    def embed_image(self, images: Tensor) -> Tensor:
+        return self.encode_image(images)
+
+    @torch.no_grad()
+    def embed_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        return self.encode_text(tokens, lengths)
 
     def decay_free(self) -> set[str]:
         return {"token_embed.weight"}

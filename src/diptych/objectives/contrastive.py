@@ -19,7 +19,6 @@ from diptych.core.batch import Batch
 from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
-from diptych.models.capabilities import require
 from diptych.models.model import Model
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
 
@@ -31,19 +30,19 @@ negatives, "positives" makes them each other's positives, "ignore" keeps them as
 class PairObjective(Objective):
     """What objectives over the matrix of all images and all texts share: how pairs are encoded, gathered and watched.
 
-    Needs: embed_image, embed_text and `log_logit_scale` of the model; images, tokens and lengths of the batch, and
-    text_ids or image_ids unless duplicates are ignored.
+    Needs: `encode_image`, `encode_text` (unit vectors with gradient) and `log_logit_scale` of the model; images, tokens
+    and lengths of the batch, and text_ids or image_ids unless duplicates are ignored.
     """
 
     couples_pairs = True
     duplicates: Duplicates
 
     def __init__(self, model: Model, duplicates: Duplicates) -> None:
-        require(model, ("embed_image", "embed_text"), type(self).__name__)
-        if not isinstance(getattr(model, "log_logit_scale", None), Tensor):
+        missing = [n for n in ("encode_image", "encode_text", "log_logit_scale") if getattr(model, n, None) is None]
+        if missing:
             raise ConfigError(
-                f"{type(self).__name__} must be given a model with log_logit_scale; got {type(model).__name__}. "
-                "Use models.two_tower."
+                f"{type(self).__name__} must be given a model with encode_image, encode_text and log_logit_scale; got "
+                f"{type(model).__name__} without {', '.join(missing)}. Use models.two_tower."
             )
         super().__init__(model)
         self.duplicates = duplicates
@@ -59,7 +58,7 @@ class PairObjective(Objective):
                 f"{type(self).__name__} must be given batches of images and texts; got one without. Use paired data."
             )
         model: Any = self.model
-        return {"image": model.embed_image(batch.images), "text": model.embed_text(batch.tokens, batch.lengths)}
+        return {"image": model.encode_image(batch.images), "text": model.encode_text(batch.tokens, batch.lengths)}
 
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The loss from unit vectors "image" and "text"; float32 whatever the autocast around it."""
