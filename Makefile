@@ -1,0 +1,73 @@
+# Two commands do everything on a fresh machine (Python 3.11+, make, a C compiler):
+#   make demo   the main job on real data: fetch, pack, pretrain, evaluate, report, search
+#   make test   the tests
+# Each sets up .venv first, from the versions in constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
+
+.PHONY: demo test test-slow check format bench clean help
+
+help:
+	@echo "make demo       pretrain a CLIP on emoji by three artists, test it on a fourth, write a report (minutes)"
+	@echo "make test       the tests (minutes)"
+	@echo "make test-slow  the long tier: kills and resumes, ten thousand records, every corpus that can be fetched"
+	@echo "make check      formatting, lint, types, and the floors of the house"
+
+.venv/python.stamp:
+	@echo "== Setting up .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "Diptych needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1)
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/demo.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	@echo "== Installing diptych and what it needs (torch is the large one: a minute or two)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+.venv/test.stamp: .venv/python.stamp pyproject.toml constraints.txt
+	@echo "== Installing diptych, the test tools, and the peers it is compared with (a few minutes)"
+	@$(PIP) -e '.[test]'
+	@touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp
+	@echo "== 1/5  The emoji corpus: ~1.85 k concepts, each drawn by four artists (three to train on, one held out)"
+	@$(BIN)/diptych corpus get emoji --out $(DEMO)/emoji
+	@echo "== 2/5  Pretraining a CLIP from scratch"
+	@rm -rf $(DEMO)/run
+	@$(BIN)/diptych pretrain clip:tiny data=$(DEMO)/emoji --run $(DEMO)/run
+	@echo "== 3/5  Retrieval on the pictures of the artist whom it has never seen"
+	@$(BIN)/diptych eval $(DEMO)/run --data $(DEMO)/emoji --split test --task retrieval
+	@echo "== 4/5  The report"
+	@$(BIN)/diptych report $(DEMO)/run
+	@echo "== 5/5  A search"
+	@$(BIN)/diptych search $(DEMO)/run --data $(DEMO)/emoji --split test "a red fruit" --save $(DEMO)/search
+	@echo
+	@echo "The report:  $(DEMO)/run/report.html"
+	@echo "Search on:   $(BIN)/diptych search $(DEMO)/run --data $(DEMO)/emoji --split test \"a sad face\""
+
+test: .venv/test.stamp
+	@echo "== The tests"
+	@$(BIN)/python -m pytest -n 2 tests
+
+test-slow: .venv/test.stamp
+	@echo "== The long tier"
+	@$(BIN)/python -m pytest -n 2 -m slow --timeout 1500 tests
+
+check: .venv/test.stamp
+	@echo "== Formatting, lint, types, floors"
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: .venv/test.stamp
+	@$(BIN)/ruff format src tests benchmarks
+	@$(BIN)/ruff check --fix src tests benchmarks
+
+clean:
+	rm -rf .venv $(DEMO) build dist src/*.egg-info

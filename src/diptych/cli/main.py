@@ -1,0 +1,43 @@
+"""The command ``diptych``: one file a verb in this folder; each calls the library and prints what came of it."""
+
+import importlib
+import pkgutil
+import sys
+
+import typer
+
+import diptych.cli
+from diptych.core.errors import DiptychError
+
+ORDER = ("corpus", "pack", "inspect", "recipes", "pretrain", "eval", "report", "search", "convert")
+
+
+def application() -> typer.Typer:
+    """The whole command, built from the files of this folder: `command` is a verb, `app` a verb with verbs of its own."""
+    app = typer.Typer(
+        name="diptych",
+        help="Pretrain vision-language models on your own paired data.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    names = [m.name for m in pkgutil.iter_modules(diptych.cli.__path__) if m.name != "main"]
+    for name in sorted(names, key=lambda n: (ORDER.index(n) if n in ORDER else len(ORDER), n)):
+        module = importlib.import_module(f"diptych.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name.replace("_", "-"))(module.command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; an error of ours is printed in one piece, without a traceback, and exits with 1."""
+    try:
+        application()(args=arguments)
+    except DiptychError as error:
+        typer.secho(f"diptych: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone (`diptych ... | head`)
+        sys.exit(0)

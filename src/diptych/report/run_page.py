@@ -1,0 +1,247 @@
+"""The report of a run: reads the run's folder (JSON files only) and returns one self-contained HTML page."""
+
+import json
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from diptych.core.errors import DataError
+from diptych.report import grids, plots
+from diptych.report.confusion import confusion_section
+from diptych.report.page import Page, card, cards, columns, details, note, settings_table, table
+from diptych.report.plots import Series, Whisker, line_chart
+from diptych.report.terminal import is_share, shown
+
+Json = dict[str, Any]
+
+
+def run_page(run: str | Path) -> str:
+    """The page of the run in folder `run`. Raises DataError where there is no run."""
+    run = Path(run)
+    config = _read(run / "config.json")
+    if config is None:
+        raise DataError(f"a run must be a folder with a config.json; got {run}. Give the folder that pretrain named.")
+    metrics = _lines(run / "metrics.jsonl")
+    doctor = _lines(run / "doctor.jsonl")
+    results = [r for p in sorted((run / "evals").glob("*.json")) if (r := _read(p)) is not None]
+    env = _read(run / "env.json") or {}
+    dataset = env.get("dataset", {})
+    recipe = config.get("recipe") or run.name
+    page = Page(f"{recipe}", f"{run.name} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}")
+    page.section("At a glance", _headlines(results, metrics))
+    page.section("The doctor", *(_note(f) for f in doctor) or ())
+    if not doctor:
+        page.section("The doctor", note("Nothing to complain of.", "The doctor reads every logged number of the run."))
+    page.section("Curves", _curves(metrics))
+    for result in results:
+        name = f"{_words(result['task'])}: {result.get('split', '')}"
+        page.section(name, _result(result), lead=_lead(result))
+    page.section("Data", _data(dataset))
+    page.section("Settings", _settings(config, _read(run / "recipe.json")))
+    page.section("Machine and versions", table([(k, _flat(v)) for k, v in env.items() if k != "dataset"]))
+    return page.render()
+
+
+def _headlines(results: list[Json], metrics: list[Json]) -> str:
+    boxes = []
+    for result in results:
+        for name in _first(result["metrics"], 3):
+            m = result["metrics"][name]
+            share = is_share(name)
+            chance = "" if m.get("chance") is None else f", chance {shown(m['chance'], share, 2)}"
+            detail = f"{shown(m['low'], share)} to {shown(m['high'], share)}{chance}"
+            boxes.append(card(f"{_words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
+    trained = [m for m in metrics if "loss" in m]
+    if trained:
+        last = trained[-1]
+        boxes.append(card("samples seen", f"{last.get('samples_seen', 0):,}", f"epoch {last.get('epoch', 0):.1f}"))
+        boxes.append(card("training loss", f"{last['loss']:.3f}", f"chance {last.get('chance_loss', float('nan')):.3f}"))
+        rate = last.get("samples_per_s")
+        if rate:
+            boxes.append(card("rate", f"{rate:,.0f}/s", f"{last.get('data_wait', 0):.0%} of the time waiting for data"))
+    return cards(*boxes)
+
+
+def _curves(metrics: list[Json]) -> str:
+    def line(key: str, name: str = "") -> Series:
+        rows = [m for m in metrics if isinstance(m.get(key), (int, float))]
+        return Series(name or key, [m["samples_seen"] for m in rows], [m[key] for m in rows])
+
+    trained = [m for m in metrics if "loss" in m]
+    if not trained:
+        return ""
+    chance = trained[-1].get("chance_loss")
+    references = [("chance", chance)] if isinstance(chance, (int, float)) else []
+    charts = [line_chart([line("loss", "train"), line("val_loss", "validation")], "loss", references=references)]
+    evals = sorted({k for m in metrics for k in m if "/" in k and "recall" in k or k.startswith("eval/")})
+    if evals:
+        charts.append(line_chart([line(k, k.split("/")[-1]) for k in evals[:6]], "held-out metrics"))
+    wanted: list[tuple[list[Series], str, bool]] = [
+        ([line("lr", "learning rate")], "learning rate", False),
+        ([line("grad_norm", "gradient norm")], "gradient norm", True),
+        ([line("logit_scale", "logit scale")], "logit scale", False),
+        ([line("positive_cosine", "pairs"), line("negative_cosine", "others")], "cosine", False),
+        ([line("samples_per_s", "samples/s")], "samples per second", False),
+        ([line("data_wait", "waiting for data"), line("duplicate_captions", "repeated captions")], "share", False),
+        ([line("memory_mb", "memory")], "memory, MB", False),
+    ]
+    charts += [line_chart([s for s in series if len(s.x)], label, log_y=log) for series, label, log in wanted if any(len(s.x) for s in series)]  # fmt: skip
+    return columns(*charts)
+
+
+def _result(result: Json) -> str:
+    parts = [_estimates(result["metrics"])]
+    artifacts = result.get("artifacts", {})
+    for key, draw in _ARTIFACTS:
+        if artifacts.get(key):
+            parts.append(draw(artifacts[key], result))
+    if result["task"] == "zero_shot":
+        parts.append(confusion_section(artifacts))
+    parts.append(details("Settings of this eval", settings_table(result.get("settings", {}))))
+    return "".join(parts)
+
+
+def _estimates(metrics: Json) -> str:
+    shares = [Whisker(_words(k), m["value"], m["low"], m["high"], m.get("chance"), m.get("n", 0)) for k, m in metrics.items() if is_share(k)]  # fmt: skip
+    rows = [
+        (
+            _words(k),
+            shown(m["value"], is_share(k)),
+            f"{shown(m['low'], is_share(k))} to {shown(m['high'], is_share(k))}",
+            "-" if m.get("chance") is None else shown(m["chance"], is_share(k), 2),
+            f"{m.get('n', 0):,}",
+        )
+        for k, m in metrics.items()
+    ]
+    whole = table(rows, ("metric", "value", "95 % interval", "chance", "n"), numeric=(1, 2, 3, 4))
+    return plots.interval_chart(shares) + details("As a table", whole) if shares else whole
+
+
+def _similarity(value: Json, result: Json) -> str:
+    captions = value.get("captions", [])
+    listing = ", ".join(f"{i}: {c}" for i, c in enumerate(captions))
+    text = "<p class='lead'>Rows are images, columns are captions, in the same order: a good model lights up the diagonal.</p>"
+    words = details("The captions, in order", f"<p>{escape(listing)}</p>")
+    return f"<h3>Similarity of {len(captions)} pairs</h3>{text}{plots.heatmap(value['matrix'])}{words}"
+
+
+def _ranks(value: Json, result: Json) -> str:
+    return "<h3>Where the right answer stood</h3>" + columns(
+        *(
+            plots.histogram(h["bins"], h["counts"], f"rank, {_words(name)}")
+            for name, h in value.items()
+            if isinstance(h, dict) and "bins" in h
+        )
+    )
+
+
+def _grid(title: str, draw: Callable[[Any], str]) -> Callable[[Any, Json], str]:
+    return lambda value, result: f"<h3>{title}</h3>{draw(value)}"
+
+
+_ARTIFACTS: list[tuple[str, Callable[[Any, Json], str]]] = [
+    ("similarity", _similarity),
+    ("rank_histogram", _ranks),
+    ("t2i_best", _grid("Words to image: the surest", grids.text_to_image)),
+    ("t2i_worst", _grid("Words to image: the worst", grids.text_to_image)),
+    ("i2t_best", _grid("Image to words: the surest", grids.image_to_text)),
+    ("i2t_worst", _grid("Image to words: the worst", grids.image_to_text)),
+]
+
+
+def _data(dataset: Json) -> str:
+    if not dataset:
+        return ""
+    facts = {k: v for k, v in dataset.items() if not isinstance(v, (dict, list))}
+    splits = [(k, f"{v:,}" if isinstance(v, int) else _flat(v)) for k, v in dataset.get("splits", {}).items()]
+    rejects = [(k, f"{v:,}") for k, v in dataset.get("rejected", {}).items()]
+    return (
+        columns(
+            table(splits, ("split", "records"), numeric=(1,)),
+            table(rejects, ("rejected because", "records"), numeric=(1,)) or "<p class='empty'>No record was rejected.</p>",
+        )
+        + table([(_words(k), _flat(v)) for k, v in facts.items()])
+    )
+
+
+def _settings(config: Json, recipe: Json | None) -> str:
+    flat = _leaves(config)
+    before = _leaves(recipe) if recipe else flat
+    changed = {k: f"{v} (recipe: {before.get(k, '-')})" for k, v in flat.items() if before.get(k) != v}
+    head = f"<h3>Changed from the recipe</h3>{settings_table(changed)}" if changed else ""
+    return head + details("The whole config", settings_table(flat))
+
+
+def _note(finding: Json) -> str:
+    when = f"at {finding.get('samples_seen', 0):,} samples"
+    return note(finding.get("message", ""), finding.get("advice", ""), finding.get("severity", "note"), when)
+
+
+def _lead(result: Json) -> str:
+    where = escape(f"{result.get('data', '')} ({result.get('split', '')})")
+    return f"{where}. Dots are estimates, bars their 95 % intervals over images, red ticks chance."
+
+
+def _tone(m: Json) -> str:
+    if m.get("chance") is None:
+        return ""
+    better = m["low"] > m["chance"] if m.get("higher_is_better", True) else m["high"] < m["chance"]
+    return "good" if better else "bad"
+
+
+def _first(metrics: Json, n: int) -> list[str]:
+    shares = [k for k in metrics if is_share(k)]
+    return (shares or list(metrics))[:n]
+
+
+def _budget(metrics: list[Json]) -> str:
+    seen = max((m.get("samples_seen", 0) for m in metrics), default=0)
+    return f"{seen:,} samples seen"
+
+
+def _words(name: str) -> str:
+    plain = {"i2t": "image to words", "t2i": "words to image", "acc": "accuracy"}
+    return " ".join(plain.get(w, w) for w in str(name).replace("recall_at_", "R@").split("_"))
+
+
+def _leaves(value: Any, prefix: str = "") -> Json:
+    if isinstance(value, dict):
+        found: Json = {}
+        for k, v in value.items():
+            found |= _leaves(v, f"{prefix}.{k}" if prefix else k)
+        return found
+    return {prefix: value}
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(_flat(v) for v in value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _read(path: Path) -> Json | None:
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} must be readable JSON; got {error}. Restore it, or run that step again.") from None
+    return value if isinstance(value, dict) else None
+
+
+def _lines(path: Path) -> list[Json]:
+    """The lines of a JSONL file; a last line that a kill cut short is left out."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows

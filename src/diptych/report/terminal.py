@@ -1,0 +1,35 @@
+"""Estimates as a table in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def estimates_table(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print metrics (anything with value, low, high, chance, n) with their intervals; ^ marks those above chance."""
+    table = Table(box=None, pad_edge=False)
+    for head, justify in (("metric", "left"), ("value", "right"), ("95 % interval", "right"), ("chance", "right"), ("n", "right"), ("", "left")):  # fmt: skip
+        table.add_column(head, justify=justify)  # type: ignore[arg-type]
+    for name, m in metrics.items():
+        share = is_share(name)
+        table.add_row(
+            name,
+            shown(m.value, share),
+            f"{shown(m.low, share)} .. {shown(m.high, share)}",
+            "-" if m.chance is None else shown(m.chance, share, digits=2),
+            f"{m.n:,}",
+            "^" if m.above_chance else "",
+        )
+    (console or Console()).print(table)
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric is a share of items and so is shown in percent."""
+    return any(word in name for word in ("recall", "acc", "share", "precision", "gain"))
+
+
+def shown(value: float, share: bool, digits: int = 1) -> str:
+    """A number as the tables show it."""
+    return f"{value:.{digits}%}" if share else f"{value:.4g}"
