@@ -1,0 +1,398 @@
+"""Encoded bytes of an image to uint8 pixels and back: the one decoder of the house, for packing, training and serving.
+
+Nothing is decoded before its size, format and pixel count are known. Every refusal is a `BadImage` with a short
+`reason` for tables and a sentence for people. What arrives in an odd form is handled on purpose:
+
+  animated            the first frame
+  alpha, palette      laid over white; a palette's transparent colour too
+  16-bit              scaled to 8 (never clipped); 32-bit integers and floats as `_scaled` says
+  CMYK, YCCK          converted as Pillow does (Adobe's inversion undone), without colour profiles
+  EXIF orientation    turned upright, whichever decoder ran
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from diptych.core.errors import DataError
+from diptych.core.image_format import ImageFormat
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 64 << 20
+MAX_ASPECT = 20.0
+
+STORED_FORMATS = ("jpg", "png", "webp")
+"""What a dataset folder may hold; `READ_FORMATS` can be read at the source and are re-encoded when packed."""
+READ_FORMATS = (*STORED_FORMATS, "gif", "bmp", "tiff")
+
+_PILLOW = {"jpg": ("JPEG", "MPO"), "png": ("PNG",), "webp": ("WEBP",), "gif": ("GIF",), "bmp": ("BMP",)}
+_PILLOW["tiff"] = ("TIFF",)
+
+
+class BadImage(DataError):
+    """An image that is refused. `reason` is one of a few short words, the message a sentence with what to do.
+
+    Reasons: empty, too_many_bytes, is_svg, not_an_image, unsupported_format, unsupported_mode, no_pixels,
+    too_many_pixels, truncated, corrupt, not_finite_pixels.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)  # both in args, so that it can be pickled between processes
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What the first bytes of an image say: upright width and height in pixels, frames, Pillow's word for its mode."""
+
+    format: str
+    width: int
+    height: int
+    frames: int
+    mode: str
+    orientation: int = 1
+
+
+def sniff(data: bytes) -> str | None:
+    """The format that the first bytes announce ("jpg", "png", "webp", "gif", "bmp", "tiff", "svg", "avif"), or None."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "jpg"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if data[:2] == b"BM" and len(data) >= 26:
+        return "bmp"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "tiff"
+    if data[4:8] == b"ftyp":
+        return "avif"
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"<svg") or (head.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in data[:65536]):
+        return "svg"
+    return None
+
+
+def probe(data: bytes, max_bytes: int = MAX_BYTES) -> ImageHeader:
+    """The header of an image, without decoding its pixels. Raises BadImage."""
+    name = _known_format(data, max_bytes)
+    if name == "jpg":
+        return _jpeg_header(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of bombs that our own, stricter count refuses, and of odd EXIF
+        image = _open(data, name)
+        return _pillow_header(image, name)
+
+
+def decode_image(
+    data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, at_least: int = 0
+) -> UInt8[Tensor, "3 h w"]:
+    """The pixels of an encoded image, RGB, upright. Raises BadImage.
+
+    `at_least` > 0 lets a JPEG be decoded at a smaller scale (n/8, inside the inverse DCT) whose sides are both still
+    at least that long: five times faster on camera originals. Twice the final side costs about half a grey level.
+    The tensor is a view of rows of RGB triples (channels last in memory), which torch's resize is fastest on.
+    """
+    name = _known_format(data, max_bytes)
+    if name == "jpg":
+        header = _jpeg_header(data)
+        check_pixels(header, max_pixels)
+        if header.mode in ("L", "RGB"):
+            pixels = _decode_jpeg(data, at_least)
+            if pixels is not None:
+                return _to_tensor(_turn(pixels, header.orientation))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _open(data, name)
+        header = _pillow_header(image, name)
+        check_pixels(header, max_pixels)
+        try:
+            image.load()
+            pixels = _to_rgb(image)
+        except BadImage:
+            raise
+        except Exception as error:  # decoders of hostile bytes raise nearly anything
+            raise _broken(data, name, error) from None
+    # Pillow turns TIFFs by itself while loading them
+    return _to_tensor(pixels if name == "tiff" else _turn(pixels, header.orientation))
+
+
+def check_pixels(header: ImageHeader, max_pixels: int) -> None:
+    """Raise BadImage if an image has no pixels or more than `max_pixels`."""
+    if header.width < 1 or header.height < 1:
+        raise BadImage("no_pixels", f"an image must have pixels; got {header.width} x {header.height}.")
+    if header.width * header.height > max_pixels:
+        raise BadImage(
+            "too_many_pixels",
+            f"an image must have at most {max_pixels:,} pixels; got {header.width:,} x {header.height:,}. "
+            "If it is not a decompression bomb, shrink it or raise max_pixels.",
+        )
+
+
+def resize_image(image: UInt8[Tensor, "3 h w"], format: ImageFormat) -> UInt8[Tensor, "3 s s"]:
+    """`image` at the side that a model wants, antialiased (the same values as Pillow's resize, to within a grey level).
+
+    "crop" is CLIP's rule as torchvision has it: the short side becomes `resolution`, the long side int(resolution *
+    long / short), and the crop starts at round((size - resolution) / 2), halves to the even number. "squash" scales
+    both sides; "pad" makes the long side `resolution`, the short one round(...), and centres it on `fill`, the odd
+    pixel to the right and below. An image that already has the size comes back as it is.
+    """
+    side = format.resolution
+    if image.shape[1] == side and image.shape[2] == side:
+        return image
+    if format.resize == "squash":
+        return _interpolate(image, side, side, format.interpolation)
+    if format.resize == "pad":
+        image = _interpolate(image, *_scaled_sides(image, side), format.interpolation)
+        canvas = torch.tensor(format.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, side, side)
+        top, left = (side - image.shape[1]) // 2, (side - image.shape[2]) // 2
+        canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+        return canvas
+    image = _within_aspect(image)
+    height, width = image.shape[1:]
+    if height <= width:
+        new_height, new_width = side, int(side * width / height)
+    else:
+        new_height, new_width = int(side * height / width), side
+    image = _interpolate(image, new_height, new_width, format.interpolation)
+    top, left = round((new_height - side) / 2), round((new_width - side) / 2)
+    return image[:, top : top + side, left : left + side]
+
+
+def resize_long_side(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 h2 w2"]:
+    """`image` shrunk (bicubic, antialiased) so that its long side is `side`; a smaller one comes back as it is."""
+    if max(image.shape[1:]) <= side:
+        return image
+    return _interpolate(image, *_scaled_sides(image, side), "bicubic")
+
+
+def encode_jpeg(image: UInt8[Tensor, "3 h w"], quality: int = 92, subsampling: str = "420") -> bytes:
+    """JPEG bytes; the same pixels give the same bytes."""
+    rows = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    return bytes(simplejpeg.encode_jpeg(rows, quality=quality, colorsubsampling=subsampling))
+
+
+def encode_png(image: UInt8[Tensor, "3 h w"]) -> bytes:
+    """PNG bytes, without loss."""
+    return _encode(image, "PNG")
+
+
+def encode_webp(image: UInt8[Tensor, "3 h w"], quality: int = 90, lossless: bool = False) -> bytes:
+    """WebP bytes."""
+    return _encode(image, "WEBP", quality=quality, lossless=lossless)
+
+
+def _encode(image: Tensor, format: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def _known_format(data: bytes, max_bytes: int) -> str:
+    if not data:
+        raise BadImage("empty", "an image must have bytes; got none. Its file is empty: copy or download it again.")
+    if len(data) > max_bytes:
+        raise BadImage(
+            "too_many_bytes",
+            f"an image must have at most {max_bytes:,} bytes; got {len(data):,}. Shrink it or raise max_bytes.",
+        )
+    name = sniff(data)
+    if name in _PILLOW:
+        return name
+    if name == "svg":
+        raise BadImage("is_svg", "an image must be made of pixels; got an SVG drawing. Render it to PNG first (resvg).")
+    if name is not None:
+        raise BadImage(
+            "unsupported_format", f"an image must be one of {', '.join(READ_FORMATS)}; got {name}. Convert it to PNG."
+        )
+    what = "a web page" if data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")) else repr(data[:8])
+    raise BadImage(
+        "not_an_image", f"an image must begin like one of {', '.join(READ_FORMATS)}; got {what}. Remove or replace it."
+    )
+
+
+def _broken(data: bytes, name: str, error: Exception) -> BadImage:
+    """A failed decode, told apart: was the file cut off, or is it damaged inside?"""
+    words = str(error).strip().rstrip(".") or type(error).__name__
+    cut = (
+        isinstance(error, EOFError)
+        or "truncated" in words.lower()
+        or (name == "jpg" and b"\xff\xd9" not in data[-1024:])
+        or (name == "png" and b"IEND" not in data[-64:])
+        or (name == "webp" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
+    )
+    if cut:
+        return BadImage(
+            "truncated", f"an image must be whole; got {len(data):,} bytes of a {name} that ends too early."
+        )
+    return BadImage("corrupt", f"an image must be decodable; got a damaged {name} ({words}). Copy or export it again.")
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_PILLOW[name])
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", f"an image must not be a decompression bomb; got one ({error}).") from None
+    except Exception as error:
+        raise _broken(data, name, error) from None
+
+
+def _pillow_header(image: Image.Image, name: str) -> ImageHeader:
+    try:
+        frames = int(getattr(image, "n_frames", 1)) if name != "jpg" else 1
+    except Exception:  # a damaged tail; the first frame may still be whole
+        frames = 1
+    try:
+        orientation = int(image.getexif().get(0x0112, 1))
+    except Exception:  # EXIF is decoration: a damaged one must not cost the image
+        orientation = 1
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    turned = orientation >= 5 and name != "tiff"  # Pillow gives a TIFF's size upright already
+    width, height = image.size[::-1] if turned else image.size
+    return ImageHeader(name, width, height, frames, image.mode, orientation)
+
+
+def _jpeg_header(data: bytes) -> ImageHeader:
+    """Size, components and EXIF orientation out of a JPEG's markers (ITU T.81, B.2; Exif 2.3, 4.5.4)."""
+    place, orientation, size = 2, 1, len(data)
+    while place + 4 <= size:
+        if data[place] != 0xFF:
+            break
+        marker = data[place + 1]
+        if marker == 0xFF:  # fill bytes may precede a marker
+            place += 1
+            continue
+        if marker in (0x01, *range(0xD0, 0xD9)):  # markers without a length
+            place += 2
+            continue
+        if marker in (0xD9, 0xDA):
+            break
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
+            orientation = _exif_orientation(data[place + 10 : place + 2 + length]) or orientation
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and place + 10 <= size:
+            height, width, components = struct.unpack(">HHB", data[place + 5 : place + 10])
+            mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(components, f"{components} components")
+            if orientation >= 5:
+                width, height = height, width
+            return ImageHeader("jpg", width, height, 1, mode, orientation)
+        place += 2 + max(length, 2)
+    raise _broken(data, "jpg", ValueError("no frame header"))
+
+
+def _exif_orientation(tiff: bytes) -> int | None:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return None
+    (start,) = struct.unpack(order + "I", tiff[4:8])
+    if start + 2 > len(tiff):
+        return None
+    (count,) = struct.unpack(order + "H", tiff[start : start + 2])
+    for n in range(count):
+        entry = tiff[start + 2 + 12 * n : start + 14 + 12 * n]
+        if len(entry) == 12 and struct.unpack(order + "H", entry[:2])[0] == 0x0112:
+            value = struct.unpack(order + "H", entry[8:10])[0]
+            return value if 1 <= value <= 8 else None
+    return None
+
+
+def _decode_jpeg(data: bytes, at_least: int) -> np.ndarray | None:
+    """Pixels by libjpeg-turbo, or None where it objects: Pillow then judges, which forgives stray bytes but no cut."""
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=at_least, min_width=at_least)
+    except ValueError:
+        return None
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """(h, w, 3) uint8 of a loaded first frame."""
+    mode = image.mode
+    if mode in ("RGB", "L", "1") and "transparency" not in image.info:
+        return np.array(image.convert("RGB"))
+    if mode.startswith(("I", "F")):
+        grey = _scaled(np.asarray(image), sixteen_bit=mode.startswith("I;16"))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        if mode == "La":
+            image = image.convert("LA")
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+    if mode in ("P", "CMYK", "YCbCr", "HSV", "RGBX"):
+        return np.array(image.convert("RGB"))
+    raise BadImage(
+        "unsupported_mode", f"an image must be grey, RGB, CMYK or palette; got mode {mode}. Convert it to RGB."
+    )
+
+
+def _scaled(values: np.ndarray, sixteen_bit: bool) -> np.ndarray:
+    """Wide grey values as uint8.
+
+    16-bit by 255 / 65535. 32-bit integers and floats do not say their range: values within 0..1 (floats) are scaled
+    by 255, within 0..255 taken as they are, within 0..65535 (integers) as 16-bit, and anything else is stretched from
+    its lowest to its highest value.
+    """
+    wide = values.astype(np.float64)
+    if not np.isfinite(wide).all():
+        raise BadImage("not_finite_pixels", "an image must have finite pixels; got infinities or NaN. Clean it first.")
+    low, high = float(wide.min()), float(wide.max())
+    if sixteen_bit:
+        wide = wide / 257
+    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
+        wide = wide * 255
+    elif low >= 0 and high <= 255:
+        pass
+    elif values.dtype.kind != "f" and low >= 0 and high <= 65535:
+        wide = wide / 257
+    else:
+        wide = (wide - low) * (255 / (high - low)) if high > low else np.full_like(wide, 127)
+    return np.rint(wide).astype(np.uint8)
+
+
+def _turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(h, w, 3) as the EXIF orientation says it should stand (Exif 2.3, table 4: what row 0 and column 0 are)."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _scaled_sides(image: Tensor, long_side: int) -> tuple[int, int]:
+    scale = long_side / max(image.shape[1:])
+    return max(1, round(image.shape[1] * scale)), max(1, round(image.shape[2] * scale))
+
+
+def _within_aspect(image: Tensor) -> Tensor:
+    """The centre of an image at most MAX_ASPECT times as long as wide: a thread of pixels must not eat the memory."""
+    height, width = image.shape[1:]
+    limit = int(min(height, width) * MAX_ASPECT)
+    top, left = max(0, (height - limit) // 2), max(0, (width - limit) // 2)
+    return image[:, top : top + min(height, limit), left : left + min(width, limit)]
+
+
+def _interpolate(image: Tensor, height: int, width: int, mode: str) -> Tensor:
+    if image.shape[1:] == (height, width):
+        return image
+    return F.interpolate(image.unsqueeze(0), (height, width), mode=mode, antialias=True, align_corners=False)[0]
