@@ -22,8 +22,10 @@ from diptych.data import sources as folder
 from diptych.data.decode import MAX_BYTES
 
 IMAGE_SUFFIXES = frozenset(
-    ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "svg", "avif", "heic", "heif")
-    + ("jp2", "ico", "psd", "jxl", "tga")
+    {
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "svg", "avif"),
+        *("heic", "heif", "jp2", "ico", "psd", "jxl", "tga"),
+    }
 )
 """File endings that mean an image to a person, so that those we cannot read are rejected by name, not overlooked."""
 

@@ -1,0 +1,169 @@
+"""One record in, one verdict out: kept as it will be stored, or rejected with a reason. Pure: any process can do it."""
+
+import json
+import unicodedata
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
+
+from diptych.core.config import Config
+from diptych.core.record import Record, Segment
+from diptych.data.decode import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    STORED_FORMATS,
+    BadImage,
+    check_pixels,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    probe,
+    resize_long_side,
+)
+from diptych.data.record_files import MODALITY_OF
+from diptych.data.sources.source import Reject
+
+
+class Limits(Config):
+    """What an image may be, and how it is stored.
+
+    `resize` > 0 shrinks images whose long side is longer to it, once, re-encoding them; 0 stores the source's bytes.
+    `min_side`, `max_side` in pixels; `max_aspect` is long side over short side.
+    """
+
+    resize: Annotated[int, Field(ge=0)] = 0
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 92
+    max_bytes: Annotated[int, Field(ge=1)] = MAX_BYTES
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = MAX_PIXELS
+    min_side: Annotated[int, Field(ge=1)] = 1
+    max_side: Annotated[int, Field(ge=0)] = 0
+    max_aspect: Annotated[float, Field(ge=1)] = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A record as it will be stored, its uid, the (width, height) of its images, and what was done to them
+    ("animated", "reencoded", "resized")."""
+
+    record: Record
+    uid: str
+    sizes: tuple[tuple[int, int], ...]
+    notes: tuple[str, ...] = ()
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+
+def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | Reject:
+    """`record` cleaned, fully decoded once, re-encoded where needed; or why not."""
+    size = sum(len(s.payload) for s in record.segments if isinstance(s.payload, bytes))
+    try:
+        segments, sizes, notes = list[Segment](), list[tuple[int, int]](), list[str]()
+        for segment in record.segments:
+            if segment.modality == "image":
+                stored, wide_high, done = _judge_image(segment, limits)
+                sizes.append(wide_high)
+                notes += done
+                segments.append(stored)
+            elif segment.modality == "text":
+                cleaned = clean_text(segment)
+                if cleaned is not None:
+                    segments.append(cleaned)
+            else:
+                _judge_clip(segment, limits)
+                segments.append(segment)
+        if not images_only and not any(s.modality == "text" for s in segments):
+            raise _Refused(
+                "no_caption", "a record must have a caption; it has none. Add one, or pack with images_only."
+            )
+        if not segments:
+            raise _Refused("empty_record", "a record must hold something; it has no segments.")
+        try:
+            json.dumps(record.meta, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _Refused("bad_meta", f"a record's meta must be plain JSON values; got {error}.") from None
+    except (BadImage, _Refused) as error:
+        return Reject(record.key, error.message, error.reason, size=size)
+    kept = replace(record, segments=tuple(segments))
+    return Kept(kept, kept.uid, tuple(sizes), tuple(dict.fromkeys(notes)))
+
+
+def clean_text(segment: Segment) -> Segment | None:
+    """A text segment with its alternatives in NFC, stripped, without empty or repeated ones (weights are added up);
+    None if nothing remains. Words, case and inner spaces are the user's own."""
+    given = segment.weights or (1.0,) * len(segment.texts)
+    if len(given) != len(segment.texts) or any(not 0 <= w < float("inf") for w in given):
+        raise _Refused(
+            "bad_weights", f"captions need one weight each, not negative; got {len(given)} for {len(segment.texts)}."
+        )
+    weights: dict[str, float] = {}
+    for text, weight in zip(segment.texts, given, strict=True):
+        clean = unicodedata.normalize("NFC", text.replace("\0", "")).strip()
+        try:
+            clean.encode()
+        except UnicodeEncodeError:
+            raise _Refused(
+                "bad_text", f"a caption must be valid Unicode; got {clean[:40]!r}. Name the file's encoding."
+            ) from None
+        if clean:
+            weights[clean] = weights.get(clean, 0.0) + weight
+    if not weights:
+        return None
+    if sum(weights.values()) <= 0:
+        raise _Refused("bad_weights", "captions need weights that are not all zero; got only zeros.")
+    return replace(
+        segment, payload=tuple(weights), weights=None if segment.weights is None else tuple(weights.values())
+    )
+
+
+def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, int], list[str]]:
+    data = segment.data
+    header = probe(data, limits.max_bytes)
+    check_pixels(header, limits.max_pixels)
+    width, height = header.width, header.height
+    if min(width, height) < limits.min_side:
+        raise _Refused(
+            "too_small", f"an image must be at least {limits.min_side} pixels a side; got {width} x {height}."
+        )
+    if limits.max_side and max(width, height) > limits.max_side:
+        raise _Refused(
+            "too_large", f"an image must be at most {limits.max_side} pixels a side; got {width} x {height}."
+        )
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise _Refused(
+            "too_narrow", f"an image's sides must be at most 1:{limits.max_aspect:g}; got {width} x {height}. Crop it."
+        )
+    pixels = decode_image(data, limits.max_pixels, limits.max_bytes)  # the whole of it: this is the check
+    notes = ["animated"] if header.frames > 1 else []
+    shrink = bool(limits.resize) and max(width, height) > limits.resize
+    if not shrink and header.frames == 1 and header.format in STORED_FORMATS:
+        return replace(segment, format=header.format), (width, height), notes
+    if shrink:
+        pixels = resize_long_side(pixels, limits.resize)
+        notes.append("resized")
+    photo = header.format == "jpg" or (shrink and header.format in ("webp", "tiff") and header.mode == "RGB")
+    payload = encode_jpeg(pixels, limits.jpeg_quality) if photo else encode_png(pixels)
+    stored = replace(segment, payload=payload, format="jpg" if photo else "png")
+    return stored, (pixels.shape[2], pixels.shape[1]), [*notes, "reencoded"]
+
+
+def _judge_clip(segment: Segment, limits: Limits) -> None:
+    """Audio and video are checked by name, size and first bytes only: their decoders come with their paradigms."""
+    data = segment.data
+    if len(data) > limits.max_bytes:
+        raise _Refused("too_many_bytes", f"a clip must have at most {limits.max_bytes:,} bytes; got {len(data):,}.")
+    begins = {
+        "ogg": data[:4] == b"OggS",
+        "flac": data[:4] == b"fLaC",
+        "wav": data[:4] == b"RIFF" and data[8:12] == b"WAVE",
+        "mp4": data[4:8] == b"ftyp",
+    }
+    if MODALITY_OF.get(segment.format) != segment.modality or not begins.get(segment.format, False):
+        raise _Refused(
+            f"not_{segment.modality}",
+            f"a {segment.modality} segment must be ogg, flac, wav or mp4; got {segment.format!r}, first {data[:8]!r}.",
+        )
