@@ -29,7 +29,9 @@ def command(
     dataset = Dataset.open(data)
     for name in task:
         options = {"classes": classes, "templates": templates} if name == "zero_shot" else {}
-        config = config_for(name, data=str(data), split=split, max_items=max_items, **{k: v for k, v in options.items() if v})
+        config = config_for(
+            name, data=str(data), split=split, max_items=max_items, **{k: v for k, v in options.items() if v}
+        )
         result = config.build().run(model, dataset.split(split))
         path = save(result, run)
         if json:

@@ -13,7 +13,7 @@ ORDER = ("corpus", "pack", "inspect", "recipes", "pretrain", "eval", "report", "
 
 
 def application() -> typer.Typer:
-    """The whole command, built from the files of this folder: `command` is a verb, `app` a verb with verbs of its own."""
+    """The whole command, built from the files here: `command` is a verb, `app` a verb with verbs of its own."""
     app = typer.Typer(
         name="diptych",
         help="Pretrain vision-language models on your own paired data.",

@@ -13,7 +13,9 @@ def command(
     image: Annotated[Path | None, typer.Option(help="search with a picture instead")] = None,
     split: Annotated[str, typer.Option(help="which split (default: all of them)")] = "",
     k: Annotated[int, typer.Option("-k", help="how many to show")] = 10,
-    save: Annotated[Path | None, typer.Option(help="write the found images and a contact sheet into this folder")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="write the found images and a contact sheet into this folder")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the hits as JSON")] = False,
 ) -> None:
     """Search a dataset; its embeddings are computed once and kept in the run."""
@@ -27,7 +29,9 @@ def command(
     from diptych.serve.search import save_hits, search
 
     if bool(text) == bool(image):
-        raise ConfigError('a search must have words or --image; got both or neither. Example: diptych search RUN "a fruit"')
+        raise ConfigError(
+            'a search must have words or --image; got both or neither. Example: diptych search RUN "a fruit"'
+        )
     hits = search(run, data, text=text or None, image=image, split=split, k=k)
     if json:
         typer.echo(j.dumps([asdict(h) for h in hits], ensure_ascii=False))

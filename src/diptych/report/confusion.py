@@ -1,5 +1,6 @@
 """Zero-shot results by class: the confusion matrix, recall of each class, and what the prompts were worth."""
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -16,11 +17,15 @@ def confusion_section(artifacts: dict[str, Any]) -> str:
     if not confusion:
         return ""
     classes, matrix = confusion["classes"], confusion["matrix"]
-    parts = ["<h3>Confusion</h3><p class='lead'>Rows are true classes, columns what the model said, in % of the row.</p>"]
+    parts = [
+        "<h3>Confusion</h3><p class='lead'>Rows are true classes, columns what the model said, in % of the row.</p>"
+    ]
     parts.append(_numbered(classes, matrix) if len(classes) <= MOST_NUMBERED else heatmap(_shares(matrix)))
     per_class = artifacts.get("per_class") or []
     if per_class:
-        rows = [Whisker(f"{c['name']} ({c['n']:,})", c["recall"], c["low"], c["high"], c.get("chance")) for c in per_class]
+        rows = [
+            Whisker(f"{c['name']} ({c['n']:,})", c["recall"], c["low"], c["high"], c.get("chance")) for c in per_class
+        ]
         rows.sort(key=lambda r: r.value)
         shown = rows if len(rows) <= 40 else rows[:20] + rows[-20:]
         parts.append("<h3>Recall by class</h3>" + interval_chart(shown))
@@ -30,20 +35,23 @@ def confusion_section(artifacts: dict[str, Any]) -> str:
         parts.append("<h3>Ensemble of prompts against single ones</h3>" + interval_chart(whiskers))
     worst = _pairs(classes, matrix)
     if worst:
-        parts.append("<h3>Most often taken for another</h3>" + columns(table(worst, ("true", "said", "times"), numeric=(2,))))
+        parts.append(
+            "<h3>Most often taken for another</h3>" + columns(table(worst, ("true", "said", "times"), numeric=(2,)))
+        )
     return "".join(parts)
 
 
-def _shares(matrix: list[list[float]]) -> list[list[float]]:
+def _shares(matrix: Sequence[Sequence[float | int]]) -> list[list[float]]:
     return [[v / (sum(row) or 1) for v in row] for row in matrix]
 
 
-def _numbered(classes: list[str], matrix: list[list[float]]) -> str:
+def _numbered(classes: list[str], matrix: Sequence[Sequence[float | int]]) -> str:
     head = "".join(f"<th>{escape(str(c))}</th>" for c in classes)
     body = []
     for name, row in zip(classes, _shares(matrix), strict=True):
         cells = "".join(
-            f'<td style="background: rgba(0, 95, 165, {0.08 + 0.92 * v:.2f}){"" if v > 0.35 else "; color: var(--soft)"}">'
+            f'<td style="background: rgba(0, 95, 165, {0.08 + 0.92 * v:.2f}); '
+            f'{"" if v > 0.35 else "color: var(--soft)"}">'
             f"{100 * v:.0f}</td>"
             for v in row
         )
@@ -51,7 +59,7 @@ def _numbered(classes: list[str], matrix: list[list[float]]) -> str:
     return f'<div class="scroll"><table class="confusion"><tr><th></th>{head}</tr>{"".join(body)}</table></div>'
 
 
-def _pairs(classes: list[str], matrix: list[list[float]], most: int = 12) -> list[tuple[Any, Any, Html]]:
+def _pairs(classes: list[str], matrix: Sequence[Sequence[float | int]], most: int = 12) -> list[tuple[Any, Any, Html]]:
     wrong = [
         (matrix[i][j], classes[i], classes[j])
         for i in range(len(classes))

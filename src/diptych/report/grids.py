@@ -14,7 +14,8 @@ def picture(thumb: str, caption: str = "", css: str = "", size: int = 88) -> str
         thumb = f"data:image/{mime};base64,{thumb}"
     words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     title = escape(caption, quote=True)
-    return f'<figure class="picture {css}"><img src="{thumb}" width="{size}" alt="{title}" title="{title}">{words}</figure>'
+    image = f'<img src="{thumb}" width="{size}" alt="{title}" title="{title}">'
+    return f'<figure class="picture {css}">{image}{words}</figure>'
 
 
 def contact_sheet(items: Sequence[Mapping[str, Any]], size: int = 140) -> str:
@@ -31,7 +32,8 @@ def text_to_image(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         hits = "".join(
-            picture(h.get("thumb", ""), _scored(h), "right" if h.get("correct") else "wrong") for h in row.get("hits", ())
+            picture(h.get("thumb", ""), _scored(h), "right" if h.get("correct") else "wrong")
+            for h in row.get("hits", ())
         )
         lines.append(
             f'<div class="retrieval"><div class="query"><p>{escape(str(row.get("query", "")))}</p>'

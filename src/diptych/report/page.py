@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Page:
-    """Collects sections in order; `render` returns the whole page. Nothing is loaded from elsewhere when it is opened."""
+    """Collects sections in order; `render` returns the whole page. Opening it loads nothing else."""
 
     def __init__(self, title: str, subtitle: str = "") -> None:
         self.title = title
@@ -25,7 +25,9 @@ class Page:
         """The page as HTML."""
         style = (files("diptych.report") / "assets" / "page.css").read_text()
         menu = "".join(f'<a href="#{key}">{escape(name)}</a>' for key, name, _ in self.sections)
-        body = "".join(f'<section id="{key}"><h2>{escape(name)}</h2>{html}</section>' for key, name, html in self.sections)
+        body = "".join(
+            f'<section id="{key}"><h2>{escape(name)}</h2>{html}</section>' for key, name, html in self.sections
+        )
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
             f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head><body>'
@@ -37,7 +39,8 @@ class Page:
 def card(label: str, value: str, detail: str = "", tone: str = "") -> str:
     """A number in a box."""
     return (
-        f'<div class="card {tone}"><span class="label">{escape(label)}</span><span class="number">{escape(value)}</span>'
+        f'<div class="card {tone}"><span class="label">{escape(label)}</span>'
+        f'<span class="number">{escape(value)}</span>'
         f'<span class="detail">{escape(detail)}</span></div>'
     )
 
@@ -84,7 +87,8 @@ def note(text: str, advice: str = "", severity: str = "note", when: str = "") ->
     """What the doctor said."""
     return (
         f'<div class="note {escape(severity)}"><span class="severity">{escape(severity)}</span>'
-        f'<div><p>{escape(text)} <span class="when">{escape(when)}</span></p><p class="advice">{escape(advice)}</p></div></div>'
+        f'<div><p>{escape(text)} <span class="when">{escape(when)}</span></p>'
+        f'<p class="advice">{escape(advice)}</p></div></div>'
     )
 
 

@@ -1,17 +1,19 @@
-"""Charts as inline SVG, coloured by the page's style sheet: no script library, sharp at any size, readable in the dark."""
+"""Charts as inline SVG, coloured by the page's style sheet: no script library, sharp at any size, fit for the dark."""
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from PIL import Image
 
+Number = float | int
+
 WIDTH, HEIGHT = 560, 260
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 70, 14, 12, 40
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class Series:
     """One line of a chart; points whose y is not finite are left out."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[Number]
+    y: Sequence[Number]
 
     def points(self) -> list[tuple[float, float]]:
         """The finite points, in order."""
@@ -32,10 +34,10 @@ class Whisker:
     """One row of an interval chart: an estimate, its interval, and where chance lies (None: not known)."""
 
     label: str
-    value: float
-    low: float
-    high: float
-    chance: float | None = None
+    value: Number
+    low: Number
+    high: Number
+    chance: Number | None = None
     n: int = 0
 
 
@@ -44,7 +46,7 @@ def line_chart(
     y_label: str,
     x_label: str = "samples seen",
     log_y: bool = False,
-    references: Sequence[tuple[str, float]] = (),
+    references: Sequence[tuple[str, Number]] = (),
     max_points: int = 400,
 ) -> str:
     """A line chart; `references` are dashed horizontal lines with a label (chance, a clamp)."""
@@ -57,7 +59,7 @@ def line_chart(
     low, high = _bounds(ys, log_y)
     x0, x1 = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
 
-    def at(x: float, y: float) -> tuple[float, float]:
+    def at(x: Number, y: Number) -> tuple[float, float]:
         if log_y:
             share = (math.log10(y) - math.log10(low)) / (math.log10(high) - math.log10(low))
         else:
@@ -75,7 +77,8 @@ def line_chart(
     for i, (name, points) in enumerate(lines):
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (at(*p) for p in points))
         dots = "".join(
-            f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="5"><title>{escape(name)}: {short(y)} at {short(x)}</title>'
+            f'<circle class="dot" cx="{px:.1f}" cy="{py:.1f}" r="5">'
+            f"<title>{escape(name)}: {short(y)} at {short(x)}</title>"
             "</circle>"
             for (x, y), (px, py) in ((p, at(*p)) for p in points)
         )
@@ -100,7 +103,7 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
     height = len(rows) * row_height + 26
     top = 1.0 if percent else max(max(r.high for r in rows), *(r.chance or 0.0 for r in rows)) * 1.05 or 1.0
 
-    def px(value: float) -> float:
+    def px(value: Number) -> float:
         return left + min(max(value / top, 0.0), 1.0) * (WIDTH + 160 - left - right)
 
     parts = []
@@ -126,28 +129,33 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
                 f"<title>chance {row.chance:.3%}</title></line>"
             )
         parts.append(f'<text class="value" x="{WIDTH + 160 - right + 10}" y="{y + 4}">{shown}</text>')
-    return f'<figure class="chart wide"><svg viewBox="0 0 {WIDTH + 160} {height}" role="img">{"".join(parts)}</svg></figure>'
+    box = f"0 0 {WIDTH + 160} {height}"
+    return f'<figure class="chart wide"><svg viewBox="{box}" role="img">{"".join(parts)}</svg></figure>'
 
 
-def histogram(values: Sequence[float], counts: Sequence[float], x_label: str) -> str:
+def histogram(values: Sequence[Number], counts: Sequence[Number], x_label: str) -> str:
     """Bars of `counts` over the bins that start at `values`."""
     if not counts:
         return '<p class="empty">nothing to count</p>'
     top = max(counts) or 1
     width = (WIDTH - LEFT - RIGHT) / len(counts)
+    inner = HEIGHT - TOP - BOTTOM
     bars = "".join(
         f'<rect class="bar" x="{LEFT + i * width:.1f}" width="{max(width - 1, 0.5):.1f}" '
-        f'y="{HEIGHT - BOTTOM - c / top * (HEIGHT - TOP - BOTTOM):.1f}" height="{c / top * (HEIGHT - TOP - BOTTOM):.1f}">'
+        f'y="{HEIGHT - BOTTOM - c / top * inner:.1f}" height="{c / top * inner:.1f}">'
         f"<title>{short(v)}: {c:,.0f}</title></rect>"
         for i, (v, c) in enumerate(zip(values, counts, strict=True))
     )
     every = max(1, len(values) // 8)
     ticks = "".join(
-        f'<text class="tick" x="{LEFT + (i + 0.5) * width:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(v)}</text>'
+        f'<text class="tick" x="{LEFT + (i + 0.5) * width:.1f}" y="{HEIGHT - BOTTOM + 16}" '
+        f'text-anchor="middle">{short(v)}</text>'
         for i, v in enumerate(values)
         if i % every == 0
     )
-    label = f'<text class="axis" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    label = (
+        f'<text class="axis" x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+    )
     most = f'<text class="tick" x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{top:,.0f}</text>'
     return f'<figure class="chart"><svg viewBox="0 0 {WIDTH} {HEIGHT}">{bars}{ticks}{label}{most}</svg></figure>'
 
@@ -156,7 +164,7 @@ def histogram(values: Sequence[float], counts: Sequence[float], x_label: str) ->
 _VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
 
 
-def heatmap(matrix: Sequence[Sequence[float]], cell: int = 0) -> str:
+def heatmap(matrix: Sequence[Sequence[Number]], cell: int = 0) -> str:
     """A matrix as a picture (a PNG data URI), dark = low, bright = high; its range is written beneath."""
     values = np.asarray(matrix, dtype=float)
     if values.size == 0:
@@ -177,7 +185,7 @@ def heatmap(matrix: Sequence[Sequence[float]], cell: int = 0) -> str:
     )
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A number as a person would write it on an axis: 1.2k, 0.034, 3M."""
     if not math.isfinite(value):
         return str(value)
@@ -190,15 +198,24 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _bounds(ys: Sequence[float], log_y: bool) -> tuple[float, float]:
-    low, high = min(ys), max(ys)
+def _bounds(ys: Sequence[Number], log_y: bool) -> tuple[float, float]:
+    low, high = float(min(ys)), float(max(ys))
     if log_y:
         return (low / 1.3, high * 1.3)
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     return (0.0 if 0 <= low < 0.3 * high else low - pad, high + pad)
 
 
-def _axes(low, high, x0, x1, log_y, x_label, y_label, at) -> str:  # type: ignore[no-untyped-def]
+def _axes(
+    low: Number,
+    high: Number,
+    x0: Number,
+    x1: Number,
+    log_y: bool,
+    x_label: str,
+    y_label: str,
+    at: Callable[[Number, Number], tuple[float, float]],
+) -> str:
     parts = []
     y_ticks = _log_ticks(low, high) if log_y else _ticks(low, high)
     for y in y_ticks:
@@ -207,23 +224,27 @@ def _axes(low, high, x0, x1, log_y, x_label, y_label, at) -> str:  # type: ignor
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{short(y)}</text>')
     for x in _ticks(x0, x1):
         px, _ = at(x, high)
-        parts.append(f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(x)}</text>')
+        parts.append(
+            f'<text class="tick" x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{short(x)}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     centre = (TOP + HEIGHT - BOTTOM) / 2
     turn = f"rotate(-90 14 {centre})"
-    parts.append(f'<text class="axis" x="14" y="{centre}" text-anchor="middle" transform="{turn}">{escape(y_label)}</text>')
+    parts.append(
+        f'<text class="axis" x="14" y="{centre}" text-anchor="middle" transform="{turn}">{escape(y_label)}</text>'
+    )
     return "".join(parts)
 
 
-def _ticks(low: float, high: float, about: int = 5) -> list[float]:
+def _ticks(low: Number, high: Number, about: int = 5) -> list[float]:
     step = 10 ** math.floor(math.log10((high - low) / about))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)
     first = math.ceil(low / step)
-    return [i * step for i in range(first, math.floor(high / step) + 1)]
+    return [float(i * step) for i in range(first, math.floor(high / step) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def _log_ticks(low: Number, high: Number) -> list[float]:
     decades = [10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     inside = [d for d in decades if low <= d <= high]
     return inside if len(inside) > 1 else [t for d in decades for t in (d, 2 * d, 5 * d) if low <= t <= high]

@@ -28,9 +28,11 @@ def run_page(run: str | Path) -> str:
     env = _read(run / "env.json") or {}
     dataset = env.get("dataset", {})
     recipe = config.get("recipe") or run.name
-    page = Page(f"{recipe}", f"{run.name} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}")
+    page = Page(
+        f"{recipe}", f"{run.name} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}"
+    )
     page.section("At a glance", _headlines(results, metrics))
-    page.section("The doctor", *(_note(f) for f in doctor) or ())
+    page.section("The doctor", *(_note(f) for f in doctor))
     if not doctor:
         page.section("The doctor", note("Nothing to complain of.", "The doctor reads every logged number of the run."))
     page.section("Curves", _curves(metrics))
@@ -56,7 +58,9 @@ def _headlines(results: list[Json], metrics: list[Json]) -> str:
     if trained:
         last = trained[-1]
         boxes.append(card("samples seen", f"{last.get('samples_seen', 0):,}", f"epoch {last.get('epoch', 0):.1f}"))
-        boxes.append(card("training loss", f"{last['loss']:.3f}", f"chance {last.get('chance_loss', float('nan')):.3f}"))
+        boxes.append(
+            card("training loss", f"{last['loss']:.3f}", f"chance {last.get('chance_loss', float('nan')):.3f}")
+        )
         rate = last.get("samples_per_s")
         if rate:
             boxes.append(card("rate", f"{rate:,.0f}/s", f"{last.get('data_wait', 0):.0%} of the time waiting for data"))
@@ -74,7 +78,7 @@ def _curves(metrics: list[Json]) -> str:
     chance = trained[-1].get("chance_loss")
     references = [("chance", chance)] if isinstance(chance, (int, float)) else []
     charts = [line_chart([line("loss", "train"), line("val_loss", "validation")], "loss", references=references)]
-    evals = sorted({k for m in metrics for k in m if "/" in k and "recall" in k or k.startswith("eval/")})
+    evals = sorted({k for m in metrics for k in m if ("/" in k and "recall" in k) or k.startswith("eval/")})
     if evals:
         charts.append(line_chart([line(k, k.split("/")[-1]) for k in evals[:6]], "held-out metrics"))
     wanted: list[tuple[list[Series], str, bool]] = [
@@ -86,7 +90,10 @@ def _curves(metrics: list[Json]) -> str:
         ([line("data_wait", "waiting for data"), line("duplicate_captions", "repeated captions")], "share", False),
         ([line("memory_mb", "memory")], "memory, MB", False),
     ]
-    charts += [line_chart([s for s in series if len(s.x)], label, log_y=log) for series, label, log in wanted if any(len(s.x) for s in series)]  # fmt: skip
+    for series, label, log in wanted:
+        logged = [s for s in series if len(s.x)]
+        if logged:
+            charts.append(line_chart(logged, label, log_y=log))
     return columns(*charts)
 
 
@@ -103,7 +110,11 @@ def _result(result: Json) -> str:
 
 
 def _estimates(metrics: Json) -> str:
-    shares = [Whisker(_words(k), m["value"], m["low"], m["high"], m.get("chance"), m.get("n", 0)) for k, m in metrics.items() if is_share(k)]  # fmt: skip
+    shares = [
+        Whisker(_words(k), m["value"], m["low"], m["high"], m.get("chance"), m.get("n", 0))
+        for k, m in metrics.items()
+        if is_share(k)
+    ]
     rows = [
         (
             _words(k),
@@ -121,7 +132,9 @@ def _estimates(metrics: Json) -> str:
 def _similarity(value: Json, result: Json) -> str:
     captions = value.get("captions", [])
     listing = ", ".join(f"{i}: {c}" for i, c in enumerate(captions))
-    text = "<p class='lead'>Rows are images, columns are captions, in the same order: a good model lights up the diagonal.</p>"
+    text = (
+        "<p class='lead'>Rows are images, columns captions, in the same order: a good model lights up the diagonal.</p>"
+    )
     words = details("The captions, in order", f"<p>{escape(listing)}</p>")
     return f"<h3>Similarity of {len(captions)} pairs</h3>{text}{plots.heatmap(value['matrix'])}{words}"
 
@@ -156,13 +169,10 @@ def _data(dataset: Json) -> str:
     facts = {k: v for k, v in dataset.items() if not isinstance(v, (dict, list))}
     splits = [(k, f"{v:,}" if isinstance(v, int) else _flat(v)) for k, v in dataset.get("splits", {}).items()]
     rejects = [(k, f"{v:,}") for k, v in dataset.get("rejected", {}).items()]
-    return (
-        columns(
-            table(splits, ("split", "records"), numeric=(1,)),
-            table(rejects, ("rejected because", "records"), numeric=(1,)) or "<p class='empty'>No record was rejected.</p>",
-        )
-        + table([(_words(k), _flat(v)) for k, v in facts.items()])
-    )
+    return columns(
+        table(splits, ("split", "records"), numeric=(1,)),
+        table(rejects, ("rejected because", "records"), numeric=(1,)) or "<p class='empty'>No record was rejected.</p>",
+    ) + table([(_words(k), _flat(v)) for k, v in facts.items()])
 
 
 def _settings(config: Json, recipe: Json | None) -> str:

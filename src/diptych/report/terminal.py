@@ -10,8 +10,10 @@ from rich.table import Table
 def estimates_table(metrics: Mapping[str, Any], console: Console | None = None) -> None:
     """Print metrics (anything with value, low, high, chance, n) with their intervals; ^ marks those above chance."""
     table = Table(box=None, pad_edge=False)
-    for head, justify in (("metric", "left"), ("value", "right"), ("95 % interval", "right"), ("chance", "right"), ("n", "right"), ("", "left")):  # fmt: skip
-        table.add_column(head, justify=justify)  # type: ignore[arg-type]
+    table.add_column("metric")
+    for head in ("value", "95 % interval", "chance", "n"):
+        table.add_column(head, justify="right")
+    table.add_column("")
     for name, m in metrics.items():
         share = is_share(name)
         table.add_row(
@@ -30,6 +32,6 @@ def is_share(name: str) -> bool:
     return any(word in name for word in ("recall", "acc", "share", "precision", "gain"))
 
 
-def shown(value: float, share: bool, digits: int = 1) -> str:
+def shown(value: float | int, share: bool, digits: int = 1) -> str:
     """A number as the tables show it."""
     return f"{value:.{digits}%}" if share else f"{value:.4g}"

@@ -1,0 +1,43 @@
+import pytest
+
+from diptych.core.errors import DataError
+from diptych.report.run_page import run_page
+from tests.report import fake_run
+
+
+def test_the_page_holds_everything_and_loads_nothing(tmp_path):
+    html = run_page(fake_run.write(tmp_path / "run"))
+    for words in (
+        "41.0%",
+        "words to image R@1",
+        "39.0% to 43.0%",
+        "chance 0.05%",
+        "The device starves &amp; waits.",
+        "Pack with --resize.",
+        "a &lt;red&gt; fruit",
+        "too_many_pixels",
+        "train.lr",
+        "0.001 (recipe: 0.0005)",
+        "Confusion",
+        "Recall by class",
+        "ensemble of 80",
+        "Similarity of 32 pairs",
+        "torch",
+        "rank 2",
+    ):
+        assert words in html, words
+    assert "http" not in html.replace("http-equiv", "")
+    assert "<script" not in html
+
+
+def test_a_young_run_has_a_page_too(tmp_path):
+    (tmp_path / "config.json").write_text('{"recipe": "clip:tiny"}')
+    assert "Nothing to complain of" in run_page(tmp_path)
+
+
+def test_what_is_not_a_run_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"must be a folder with a config.json"):
+        run_page(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(DataError, match="must be readable JSON"):
+        run_page(tmp_path)
