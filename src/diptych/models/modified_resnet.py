@@ -21,7 +21,7 @@ class ModifiedResNetConfig(ImageTowerConfig):
     that memory format, which is the faster one on most hardware and the same function.
     """
 
-    stem_width: int = Field(64, gt=0, multiple_of=2)
+    stem_width: int = Field(default=64, gt=0, multiple_of=2)
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)
     channels_last: bool = True
 

@@ -26,7 +26,7 @@ class TextTransformerConfig(TextTowerConfig, BlockConfig):
 
     attention: Literal["causal", "bidirectional"] = "causal"
     pooling: Literal["eos", "cls", "mean", "last"] = "eos"
-    pad_id: int = Field(0, ge=0)
+    pad_id: int = Field(default=0, ge=0)
     projection: Projection = "linear"
 
     @model_validator(mode="after")

@@ -24,10 +24,10 @@ class TwoTowerConfig(ModelConfig):
 
     image: ImageTowerConfig = VisionTransformerConfig()
     text: TextTowerConfig = TextTransformerConfig()
-    embed_dim: int = Field(512, gt=0)
+    embed_dim: int = Field(default=512, gt=0)
     init_logit_scale: float = math.log(1 / 0.07)
     init_logit_bias: float | None = None
-    max_logit_scale: float = Field(100.0, ge=1)
+    max_logit_scale: float = Field(default=100.0, ge=1)
 
     @model_validator(mode="after")
     def _is_a_logarithm(self) -> "TwoTowerConfig":

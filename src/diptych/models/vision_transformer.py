@@ -24,15 +24,15 @@ class VisionTransformerConfig(ImageTowerConfig, BlockConfig):
     patch_dropout  share of patches left out in training (FLIP); the CLS token always stays
     """
 
-    width: int = Field(768, gt=0)
-    depth: int = Field(12, ge=0)
-    heads: int = Field(12, gt=0)
-    patch_size: int = Field(16, gt=0)
+    width: int = Field(default=768, gt=0)
+    depth: int = Field(default=12, ge=0)
+    heads: int = Field(default=12, gt=0)
+    patch_size: int = Field(default=16, gt=0)
     pooling: Literal["cls", "mean", "map"] = "cls"
     norm_pre: bool = True
     patch_bias: bool = False
     projection: Projection = "linear"
-    patch_dropout: float = Field(0.0, ge=0, lt=1)
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _no_context(self) -> "VisionTransformerConfig":

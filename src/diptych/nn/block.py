@@ -29,20 +29,20 @@ class BlockConfig(Config):
     context_width    width of `context`, 0: the same as `width`
     """
 
-    width: int = Field(512, gt=0)
-    depth: int = Field(12, ge=0)
-    heads: int = Field(8, gt=0)
-    mlp_ratio: float = Field(4.0, gt=0)
+    width: int = Field(default=512, gt=0)
+    depth: int = Field(default=12, ge=0)
+    heads: int = Field(default=8, gt=0)
+    mlp_ratio: float = Field(default=4.0, gt=0)
     activation: Activation = "gelu"
     norm: NormKind = "layer"
-    norm_eps: float = Field(1e-5, gt=0)
+    norm_eps: float = Field(default=1e-5, gt=0)
     norm_position: Literal["pre", "post", "sub", "swin"] = "pre"
     bias: bool = True
     qk_norm: bool = False
-    layer_scale: float = Field(0.0, ge=0)
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    layer_scale: float = Field(default=0.0, ge=0)
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
     cross_attention: Literal["none", "plain", "gated"] = "none"
-    context_width: int = Field(0, ge=0)
+    context_width: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BlockConfig":
@@ -99,8 +99,8 @@ class TransformerBlock(nn.Module):
         self.norm_1, self.attention = norm(), attention()
         self.norm_2, self.mlp = norm(), mlp()
         if c.layer_scale:
-            self.scale_1 = nn.Parameter(torch.full((c.width,), c.layer_scale))
-            self.scale_2 = nn.Parameter(torch.full((c.width,), c.layer_scale))
+            self.scale_1: nn.Parameter | None = nn.Parameter(torch.full((c.width,), c.layer_scale))
+            self.scale_2: nn.Parameter | None = nn.Parameter(torch.full((c.width,), c.layer_scale))
         else:
             self.scale_1, self.scale_2 = None, None
 
