@@ -1,0 +1,34 @@
+"""A packed dataset for whatever path a user gives: the folder itself, or one packed once into the cache."""
+
+import hashlib
+from pathlib import Path
+
+from diptych.core.errors import DataError
+from diptych.core.files import cache_dir
+from diptych.core.progress import say
+from diptych.data.pack import PackConfig, pack
+from diptych.data.sources.source import open_source
+
+
+def packed(path: str | Path, context_length: int = 77) -> Path:
+    """The dataset folder for `path`. A table, folder or tar of pairs is packed with defaults, and that is said.
+
+    The packed copy is found again by the source's path, size and time of change. Raises DataError where nothing is.
+    """
+    path = Path(path).expanduser()
+    if (path / "dataset.json").exists():
+        return path
+    if not path.exists():
+        raise DataError(
+            f"data must be a packed dataset or a source of pairs; got {path}, which is not there. "
+            "Pack one with `diptych pack SOURCE --out DIR`, or fetch one with `diptych corpus get emoji`."
+        )
+    stat = path.stat()
+    name = hashlib.blake2b(
+        f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{context_length}".encode(), digest_size=6
+    ).hexdigest()
+    out = cache_dir("packed") / f"{path.stem}-{name}"
+    if not (out / "dataset.json").exists():
+        say(f"{path} is not packed yet: packing it once into {out} (`diptych pack` gives you the choices)")
+        say(str(pack(open_source(str(path)), out, PackConfig(context_length=context_length))))
+    return out

@@ -1,0 +1,49 @@
+"""Finds a recipe by name and resolves it with a user's settings. The folder is the registry."""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import diptych.recipes
+from diptych.core.config import override
+from diptych.core.errors import ConfigError
+from diptych.train.config import RunConfig
+
+
+def recipes() -> dict[str, Callable[[], RunConfig]]:
+    """Every recipe by its name, ``file:function``: the public functions of this folder's files that return a RunConfig."""
+    found: dict[str, Callable[[], RunConfig]] = {}
+    for info in pkgutil.iter_modules(diptych.recipes.__path__):
+        if info.name == "find":
+            continue
+        module = importlib.import_module(f"diptych.recipes.{info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if not name.startswith("_") and function.__module__ == module.__name__:
+                found[f"{info.name}:{name}"] = function
+    return found
+
+
+def recipe(name: str) -> RunConfig:
+    """The run that a recipe describes, named after it. Raises ConfigError with the nearest name where there is none."""
+    known = recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"a recipe must be one of {', '.join(known)}; got {name!r}. {hint}".rstrip())
+    return known[name]().replace(recipe=name)
+
+
+def resolve(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:
+    """The recipe as it stands, and with ``field.sub=value`` settings applied; ``data=DIR`` is short for data.path."""
+    base = recipe(name)
+    full = [f"data.path={s.partition('=')[2]}" if s.startswith("data=") else s for s in settings]
+    config = override(base, full)
+    assert isinstance(config, RunConfig)
+    if not config.data.path:
+        raise ConfigError(
+            "data must be a packed dataset, or a table or folder of pairs; got nothing. "
+            "Add data=DIR; `diptych corpus get emoji` brings one to try."
+        )
+    return base, config

@@ -1,0 +1,114 @@
+"""What a run would cost, before it is started: parameters, FLOPs and memory measured on tensors without content."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diptych.core.batch import Batch
+from diptych.core.config import flatten
+from diptych.data.dataset import Dataset
+from diptych.data.ready import packed
+from diptych.objectives.objective import Objective
+from diptych.train.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Measured on the meta device, so exact for the shapes and free of charge.
+
+    parameters         numbers, by the first part of their name
+    flops_per_sample   of one forward and one backward pass
+    fixed_bytes        weights, gradients, two moments of AdamW, and the moving average where there is one
+    activation_bytes_per_sample   what autograd keeps for the backward pass
+    """
+
+    parameters: dict[str, int]
+    flops_per_sample: float
+    fixed_bytes: int
+    activation_bytes_per_sample: float
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters."""
+        return sum(self.parameters.values())
+
+
+def cost(config: RunConfig, vocab_size: int) -> Cost:
+    """Measure the model and objective of `config` for a vocabulary of `vocab_size`."""
+    with torch.device("meta"):
+        model = config.model.build(vocab_size)
+        objective = config.objective.build(model)
+    parameters: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        group = name.split(".")[0]
+        parameters[group] = parameters.get(group, 0) + parameter.numel()
+    small, large = 4, 8  # two sizes: the difference is what a sample costs
+    a, b = (_measure(objective, config, n) for n in (small, large))
+    total = sum(p.numel() for p in objective.parameters())
+    copies = 4 + (1 if config.train.ema_decay else 0)
+    return Cost(parameters, (b[0] - a[0]) / (large - small), 4 * total * copies, (b[1] - a[1]) / (large - small))
+
+
+def plan(config: RunConfig, base: RunConfig | None = None) -> str:
+    """What `diptych pretrain --dry-run` prints: cost, length, what was changed from the recipe, and the config."""
+    dataset = Dataset.open(packed(config.data.path, config.model.context_length))
+    records = len(dataset.splits[config.data.split])
+    measured = cost(config, dataset.tokenizer().vocab_size)
+    train = config.train
+    steps = -(-train.samples_seen // train.global_batch)
+    micro = train.micro_batch or train.global_batch
+    activations = measured.activation_bytes_per_sample * micro
+    lines = [
+        f"recipe       {config.recipe}",
+        f"data         {dataset.path} ({config.data.split}: {records:,} records)",
+        f"parameters   {measured.total_parameters:,} ("
+        + ", ".join(f"{k} {v:,}" for k, v in measured.parameters.items())
+        + ")",
+        f"budget       {train.samples_seen:,} samples = {train.samples_seen / records:,.1f} epochs = {steps:,} steps "
+        f"of {train.global_batch:,}",
+        f"compute      {measured.flops_per_sample / 1e9:,.2f} GFLOP a sample, "
+        f"{measured.flops_per_sample * train.samples_seen / 1e15:,.2f} PFLOP in all",
+        f"memory       {(measured.fixed_bytes + activations) / 2**30:,.2f} GiB at fp32 "
+        f"({measured.fixed_bytes / 2**30:,.2f} weights and optimizer, {activations / 2**30:,.2f} activations of {micro:,})",
+    ]
+    leaves = flatten(config)
+    before = flatten(base) if base is not None else leaves
+    changed = [f"  {k} = {v}  (recipe: {before.get(k)})" for k, v in leaves.items() if before.get(k) != v]
+    if changed:
+        lines += ["changed", *changed]
+    return "\n".join([*lines, "config", *(f"  {k} = {v}" for k, v in leaves.items())])
+
+
+def _measure(objective: Objective, config: RunConfig, n: int) -> tuple[float, float]:
+    side, length = config.model.image_format.resolution, config.model.context_length
+    meta = torch.device("meta")
+    batch = Batch(
+        images=torch.empty(n, 3, side, side, dtype=torch.uint8, device=meta),
+        image_record=torch.arange(n, device=meta),
+        tokens=torch.zeros(n, length, dtype=torch.long, device=meta),
+        lengths=torch.full((n,), length, device=meta),
+        image_ids=torch.arange(n, device=meta),
+        text_ids=torch.arange(n, device=meta),
+        sample_ids=torch.arange(n, device=meta),
+    )
+    seen: set[int] = {id(p) for p in objective.parameters()}
+    kept = 0
+    alive: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        storage = tensor.untyped_storage()._cdata
+        if storage not in seen and not isinstance(tensor, nn.Parameter):
+            seen.add(storage)
+            alive.append(tensor)  # a freed storage's address may come again
+            kept += tensor.untyped_storage().nbytes()
+        return tensor
+
+    objective.train()
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        encoded = objective.encode(batch) if objective.couples_pairs else {"total": objective(batch).total}
+        total = torch.stack([v.float().sum() for v in encoded.values() if v.requires_grad]).sum()
+        total.backward()
+    return float(counter.get_total_flops()), float(kept)

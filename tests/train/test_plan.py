@@ -1,0 +1,44 @@
+import torch
+
+from diptych.core.image_format import ImageFormat
+from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.two_tower import TwoTowerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
+from diptych.objectives.contrastive import ContrastiveConfig
+from diptych.train.config import RunConfig, TrainConfig
+from diptych.train.plan import cost
+
+
+def _run(depth: int, **train: object) -> RunConfig:
+    model = TwoTowerConfig(
+        image_format=ImageFormat(resolution=16),
+        context_length=8,
+        embed_dim=32,
+        image=VisionTransformerConfig(patch_size=8, width=32, depth=depth, heads=2),
+        text=TextTransformerConfig(width=32, depth=depth, heads=2),
+    )
+    return RunConfig(model=model, objective=ContrastiveConfig(), train=TrainConfig(**train))
+
+
+def test_parameters_are_those_of_the_model():
+    run = _run(2)
+    model = run.model.build(100)
+    measured = cost(run, 100)
+    assert measured.total_parameters == sum(p.numel() for p in model.parameters())
+    assert set(measured.parameters) == {"image_tower", "text_tower", "log_logit_scale"}
+
+
+def test_deeper_costs_more_and_an_average_of_weights_costs_a_copy():
+    shallow, deep = cost(_run(1), 100), cost(_run(3), 100)
+    assert deep.flops_per_sample > 2 * shallow.flops_per_sample > 0
+    assert deep.activation_bytes_per_sample > 2 * shallow.activation_bytes_per_sample > 0
+    assert cost(_run(1, ema_decay=0.99), 100).fixed_bytes == shallow.fixed_bytes * 5 // 4
+
+
+def test_linear_layers_cost_six_operations_a_weight_and_token():
+    deep, deeper = cost(_run(2), 100), cost(_run(3), 100)
+    block = 12 * 32 * 32  # weights of attention and MLP
+    tokens = 5 + 8  # four patches and CLS; eight text positions
+    linear = 6 * block * tokens
+    attention = 12 * 32 * (5 * 5 + 8 * 8)  # two products, forward and twice backward
+    assert deeper.flops_per_sample - deep.flops_per_sample == torch.tensor(linear + attention).item()
