@@ -1,4 +1,4 @@
-"""What every eval is: it names the capability it needs, and returns estimates with their uncertainty and chance level."""
+"""What every eval is: it names what it needs, and returns estimates with their uncertainty and chance level."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -64,4 +64,4 @@ class Eval(ABC):
 
     @abstractmethod
     def run(self, model: Pretrained, data: Any, artifacts: bool = True) -> EvalResult:
-        """Evaluate `model` on `data` (a diptych.data.dataset.Split). `artifacts` False: numbers only (during training)."""
+        """Evaluate `model` on `data` (a diptych.data.dataset.Split). `artifacts` False: only numbers (in training)."""
