@@ -1,0 +1,117 @@
+"""Class names and prompt templates: from the settings, from the dataset's folder, or from the labels themselves."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diptych.core.errors import EvalError
+
+SINGLE = "a photo of a {}."
+BARE = "{}"
+
+
+class Classes(NamedTuple):
+    """`labels` are what the data's records say, `names` what the prompts say; line i of both is class i."""
+
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    source: str
+
+    def index_of(self, label: Any, uid: str) -> int:
+        """Which class a record's label is: a whole number is a line of the classes, anything else its label or name."""
+        if isinstance(label, int) and not isinstance(label, bool):
+            if 0 <= label < len(self.labels):
+                return label
+            raise EvalError(
+                f"a class index must lie in 0..{len(self.labels) - 1}; got {label} in record {uid}. "
+                f"Are the classes ({self.source}) complete and in order?"
+            )
+        for known in (self.labels, self.names):
+            if label in known:
+                return known.index(label)
+        raise EvalError(
+            f"every label must be one of the {len(self.labels)} classes ({self.source}); "
+            f"got {label!r} in record {uid}. Add it to the classes. They begin: {', '.join(self.labels[:8])}."
+        )
+
+
+def read_classes(wanted: str | Sequence[str], folder: Path | None, labels: Sequence[Any]) -> Classes:
+    """The classes from a tuple of names, a file, the folder's classes.txt, or the distinct `labels` in sorted order.
+
+    A file has a class a line: its name, or ``label<TAB>name`` where the records say another than the prompts.
+    """
+    if not isinstance(wanted, str):
+        return _checked([str(x) for x in wanted], "the settings")
+    path = Path(wanted) if wanted else None
+    if path is None and folder is not None and (folder / "classes.txt").is_file():
+        path = folder / "classes.txt"
+    if path is not None:
+        return _checked(_lines(path, "classes"), str(path.name))
+    strings = sorted({x for x in labels if isinstance(x, str)})
+    if not strings:
+        raise EvalError(
+            "zero_shot must know the classes' names; got records with class indices only. "
+            "Give --classes FILE with a name a line, or put classes.txt into the dataset's folder."
+        )
+    return _checked([f"{x}\t{x.replace('_', ' ')}" for x in strings], "the distinct labels of the split")
+
+
+def read_templates(wanted: str | Sequence[str], folder: Path | None) -> tuple[tuple[str, ...], str]:
+    """Prompt templates and where they are from: a tuple, "clip" (80), "simple" (7), "plain" (the bare name), a file,
+    or, for "", the folder's templates.txt if there is one and else "clip"."""
+    if not isinstance(wanted, str):
+        return _check_templates(tuple(wanted), "the settings"), "the settings"
+    if not wanted and folder is not None and (folder / "templates.txt").is_file():
+        return _check_templates(tuple(_lines(folder / "templates.txt", "templates")), "templates.txt"), "templates.txt"
+    packaged = resources.files("diptych.evals").joinpath("templates", f"{wanted or 'clip'}.txt")
+    if "/" not in wanted and packaged.is_file():
+        return _check_templates(tuple(packaged.read_text("utf-8").splitlines()), wanted), wanted or "clip"
+    return _check_templates(tuple(_lines(Path(wanted), "templates")), wanted), wanted
+
+
+def fill(template: str, name: str) -> str:
+    """The prompt of a class."""
+    return template.replace("{}", name)
+
+
+def _lines(path: Path, what: str) -> list[str]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        extra = ' "clip", "simple", "plain", or' if what == "templates" else ""
+        raise EvalError(f"{what} must be{extra} a text file with one a line; got {str(path)!r} ({reason}).") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _checked(lines: list[str], source: str) -> Classes:
+    pairs = [line.split("\t", 1) if "\t" in line else [line, line] for line in lines]
+    labels, names = tuple(p[0].strip() for p in pairs), tuple(p[1].strip() for p in pairs)
+    if len(labels) < 2:
+        raise EvalError(
+            f"zero_shot must have at least 2 classes; got {len(labels)} from {source}. "
+            "Name the classes with --classes FILE, one a line."
+        )
+    for what, values in (("label", labels), ("name", names)):
+        twice = sorted({v for v in values if values.count(v) > 1})
+        if twice:
+            raise EvalError(
+                f"each class must have a {what} of its own; got {twice[0]!r} twice in {source}. "
+                "Write a longer name (crane bird, crane machine), or label<TAB>name."
+            )
+    if not all(names):
+        raise EvalError(f"each class must have a name; got an empty one in {source}.")
+    return Classes(labels, names, source)
+
+
+def _check_templates(templates: tuple[str, ...], source: str) -> tuple[str, ...]:
+    if not templates:
+        raise EvalError(f"templates must hold at least one prompt; got none in {source}. Write one a line, with {{}}.")
+    for line, template in enumerate(templates, 1):
+        if template.count("{}") != 1:
+            raise EvalError(
+                f"a template must hold {{}} once, where the class name goes; got {template!r} (line {line}, {source}). "
+                'Write for example "a photo of a {}."'
+            )
+    return templates
