@@ -13,7 +13,7 @@ from diptych.train.config import RunConfig
 
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:
-    """Every recipe by its name, ``file:function``: the public functions of this folder's files that return a RunConfig."""
+    """Every recipe by its name, ``file:function``: the public functions of the files here; each returns a RunConfig."""
     found: dict[str, Callable[[], RunConfig]] = {}
     for info in pkgutil.iter_modules(diptych.recipes.__path__):
         if info.name == "find":

@@ -71,7 +71,7 @@ def plan(config: RunConfig, base: RunConfig | None = None) -> str:
         f"compute      {measured.flops_per_sample / 1e9:,.2f} GFLOP a sample, "
         f"{measured.flops_per_sample * train.samples_seen / 1e15:,.2f} PFLOP in all",
         f"memory       {(measured.fixed_bytes + activations) / 2**30:,.2f} GiB at fp32 "
-        f"({measured.fixed_bytes / 2**30:,.2f} weights and optimizer, {activations / 2**30:,.2f} activations of {micro:,})",
+        f"({measured.fixed_bytes / 2**30:,.2f} weights and optimizer, {activations / 2**30:,.2f} for {micro:,} pairs)",
     ]
     leaves = flatten(config)
     before = flatten(base) if base is not None else leaves
