@@ -13,7 +13,7 @@ from diptych.models.model import Model, ModelConfig
 
 class TinyConfig(ModelConfig):
     image_format: ImageFormat = ImageFormat(resolution=8)
-    context_length: int = 6
+    context_length: int = 16
     width: int = 8
     embed_dim: int = 4
     bias: bool = False

@@ -1,0 +1,223 @@
+"""The gradient of one global batch, in as many pieces as memory needs, and always the gradient of the whole.
+
+An uncoupled objective's pieces are summed with their counts. A coupled one (contrastive) needs every embedding before
+any pair has a loss, so its embeddings are cached (Gao et al. 2021, arXiv:2101.06983, GradCache):
+
+1. encode each piece without gradient, noting the random state that it started from;
+2. the loss of all cached embeddings, once: it gives the gradient of each embedding, and of what the loss itself owns
+   (the logit scale, exactly once);
+3. encode each piece again from its noted random state, so that dropout draws the same, and send the embeddings'
+   gradient through it.
+
+Under DDP everything with a gradient goes through the one forward that DDP knows (`_Passage`), and only the last piece
+synchronises. What the loss owns has its gradient by then and takes part in the last piece with a zero.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from diptych.core.batch import Batch
+from diptych.core.distributed import all_sum, world_size
+from diptych.core.errors import ConfigError
+from diptych.objectives.objective import Losses, Objective
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What a step found: the losses (this rank's; no graph), and what was encoded, for `Objective.health`."""
+
+    losses: Losses
+    encoded: dict[str, Tensor]
+    batch: Batch
+
+
+class Accumulator:
+    """Puts the gradient of a batch into `.grad` of the objective's parameters, equal on all ranks."""
+
+    def __init__(self, objective: Objective, micro_batch: int = 0, precision: str = "float32") -> None:
+        if micro_batch < 0:
+            raise ConfigError(f"train.micro_batch must be at least 0 (0: all at once); got {micro_batch}.")
+        self.objective = objective
+        self.micro_batch = micro_batch
+        self.precision = precision
+        self.passage: nn.Module = _Passage(objective)
+        if world_size() > 1:
+            self.passage = DistributedDataParallel(self.passage)
+
+    def __call__(self, batch: Batch) -> Gradient:
+        """Adds the gradient of the global batch, of which `batch` is this rank's share."""
+        pieces = self._pieces(batch)
+        if not self.objective.couples_pairs:
+            return self._sum(pieces, batch)
+        return self._whole(batch) if len(pieces) == 1 else self._cached(pieces, batch)
+
+    @torch.no_grad()
+    def loss_only(self, batch: Batch) -> Losses:
+        """The losses of a batch, encoded in pieces where the objective allows it, without gradient."""
+        pieces = self._pieces(batch)
+        if not self.objective.couples_pairs:
+            with self.autocast():
+                return _mean([self.objective(p) for p in pieces])
+        rows = []
+        for piece in pieces:
+            with self.autocast():
+                rows.append(self.objective.encode(piece))
+        return self.objective.loss({k: torch.cat([r[k] for r in rows]) for k in rows[0]}, _ids_only(batch))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that models run in; a fresh one for each pass, since it caches weights with their graph."""
+        device = next(self.objective.parameters()).device.type
+        return torch.autocast(device, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+
+    def _pieces(self, batch: Batch) -> list[Batch]:
+        size = self.micro_batch or batch.size
+        return [batch.slice(i, min(i + size, batch.size)) for i in range(0, batch.size, size)]
+
+    def _silent(self, last: bool) -> AbstractContextManager[Any]:
+        quiet = isinstance(self.passage, DistributedDataParallel) and not last
+        return self.passage.no_sync() if quiet else nullcontext()  # type: ignore[operator]
+
+    def _whole(self, batch: Batch) -> Gradient:
+        with self.autocast():
+            losses, encoded = self.passage(batch, encode_and_loss=True)
+        losses.total.backward()
+        return Gradient(_detached(losses), {k: v.detach() for k, v in encoded.items()}, _ids_only(batch))
+
+    def _sum(self, pieces: list[Batch], batch: Batch) -> Gradient:
+        """Backward of each sum of terms, then one division by the number of terms of all pieces and ranks."""
+        found = []
+        for i, piece in enumerate(pieces):
+            with self._silent(last=i == len(pieces) - 1), self.autocast():
+                losses = self.passage(piece)
+                (losses.total * losses.count).backward()
+            found.append(_detached(losses))
+        losses = _mean(found)
+        everyone = all_sum(losses.count).clamp_min(1)
+        for p in self.objective.parameters():
+            if p.grad is not None:
+                p.grad.mul_(world_size() / everyone)  # DDP has divided by the number of ranks already
+        return Gradient(_share(losses, everyone), {}, _ids_only(batch))
+
+    def _cached(self, pieces: list[Batch], batch: Batch) -> Gradient:
+        states, rows = [], []
+        with torch.no_grad(), _BatchNormAtRest(self.objective):
+            for piece in pieces:
+                states.append(_random_state())
+                with self.autocast():
+                    rows.append(self.objective.encode(piece))
+        cached = {k: torch.cat([r[k] for r in rows]) for k in rows[0]}
+        leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in cached.items()}
+        bare = _ids_only(batch)
+        before = {p for p in self.objective.parameters() if p.grad is not None}
+        with self.autocast():
+            losses = self.objective.loss(leaves, bare)
+        losses.total.backward()
+        owned = [p for p in self.objective.parameters() if p.grad is not None and p not in before]
+        start = 0
+        for i, (piece, state) in enumerate(zip(pieces, states, strict=True)):
+            last, stop = i == len(pieces) - 1, start + piece.size
+            gradients = {k: v.grad[start:stop] for k, v in leaves.items() if v.grad is not None}
+            _set_random_state(state)
+            with self._silent(last), self.autocast():
+                surrogate = self.passage(piece, gradients=gradients, owned=owned if last else [])
+            with self._silent(last):
+                surrogate.backward()
+            start = stop
+        return Gradient(_detached(losses), {k: v.detach() for k, v in leaves.items()}, bare)
+
+
+class _Passage(nn.Module):
+    """The one forward through which DDP sees an objective: its loss, or the second half of the cache."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(
+        self,
+        batch: Batch,
+        encode_and_loss: bool = False,
+        gradients: dict[str, Tensor] | None = None,
+        owned: list[nn.Parameter] | None = None,
+    ) -> Any:
+        if encode_and_loss:
+            encoded = self.objective.encode(batch)
+            return self.objective.loss(encoded, batch), encoded
+        if gradients is None:
+            return self.objective(batch)
+        encoded = self.objective.encode(batch)
+        # A number whose gradient is the gradient wanted: sum <encoded, constant>. In float32, which holds bfloat16.
+        surrogate = torch.stack([(encoded[k].float() * g.float()).sum() for k, g in gradients.items()]).sum()
+        for p in owned or ():
+            surrogate = surrogate + 0 * p.sum()  # its gradient is there already; DDP must only see it take part
+        return surrogate
+
+
+class _BatchNormAtRest:
+    """While it is open, batch norms use the batch's statistics but do not note them: the second pass does, once."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.norms = [m for m in batch_norms(module) if m.training and m.track_running_stats]
+
+    def __enter__(self) -> None:
+        for m in self.norms:
+            m.track_running_stats = False
+
+    def __exit__(self, *_: object) -> None:
+        for m in self.norms:
+            m.track_running_stats = True
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The layers of `module` whose output for one pair depends on the other pairs of a piece."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+def batch_norm_notice(module: nn.Module, micro_batch: int, local_batch: int) -> str | None:
+    """What the user must know where batch norm meets pieces or ranks; None where nothing changes."""
+    norms, piece = batch_norms(module), min(micro_batch or local_batch, local_batch)
+    if not norms or (piece == local_batch and world_size() == 1):
+        return None
+    return (
+        f"{len(norms)} batch norm layers take their statistics over {piece:,} pairs (a piece of one process), not over "
+        "the global batch: the gradient is exact for that, but not that of the batch in one piece. Running statistics "
+        "move once a piece. Choose a tower with layer norm, or pieces of at least 64 pairs."
+    )
+
+
+def _ids_only(batch: Batch) -> Batch:
+    return replace(batch, images=None, image_record=None, tokens=None, loss_mask=None)
+
+
+def _mean(found: list[Losses]) -> Losses:
+    """The mean over all terms of several pieces."""
+    counts = torch.stack([x.count.float() for x in found])
+    weights = counts / counts.sum().clamp_min(1)
+    parts = {k: (torch.stack([x.parts[k] for x in found]) * weights).sum() for k in found[0].parts}
+    return Losses((torch.stack([x.total for x in found]) * weights).sum(), counts.sum(), parts)
+
+
+def _share(losses: Losses, everyone: Tensor) -> Losses:
+    """Scaled so that the plain mean over ranks is the mean over all ranks' terms."""
+    factor = losses.count / everyone * world_size()
+    return Losses(losses.total * factor, losses.count, {k: v * factor for k, v in losses.parts.items()})
+
+
+def _detached(losses: Losses) -> Losses:
+    return Losses(losses.total.detach(), losses.count.detach(), {k: v.detach() for k, v in losses.parts.items()})
+
+
+def _random_state() -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

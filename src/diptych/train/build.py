@@ -1,0 +1,150 @@
+"""Everything that a run is made of, put together from its config: what the loop then turns over and over."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.core.distributed import broadcast_object, is_main, world_size
+from diptych.core.errors import ConfigError
+from diptych.core.progress import say
+from diptych.core.seeds import fold
+from diptych.data.dataset import Dataset, Split
+from diptych.data.ready import packed
+from diptych.data.tokenize import Tokenizer
+from diptych.objectives.objective import Objective
+from diptych.train import run_folder
+from diptych.train.accumulate import Accumulator, batch_norm_notice
+from diptych.train.config import RunConfig
+from diptych.train.display import header
+from diptych.train.ema import Ema
+from diptych.train.metrics import Interval
+from diptych.train.optimizer import build_optimizer, decayed_names
+from diptych.train.resume import load_checkpoint
+from diptych.train.schedule import Schedule, choose_lr, choose_warmup
+
+
+@dataclass
+class Run:
+    """Everything that a step needs, and the few numbers that change: they go into every checkpoint."""
+
+    config: RunConfig
+    folder: Path
+    device: torch.device
+    dataset: Dataset
+    tokenizer: Tokenizer
+    objective: Objective
+    schedule: Schedule
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    accumulate: Accumulator
+    step: int = 0
+    nonfinite_steps: int = 0
+    nonfinite_in_a_row: int = 0
+    interval: Interval = field(default_factory=Interval)
+
+    @property
+    def samples_seen(self) -> int:
+        """Samples behind us, all ranks together."""
+        return self.step * self.schedule.global_batch
+
+    @property
+    def split(self) -> Split:
+        """What is trained on."""
+        return self.dataset.split(self.config.data.split)
+
+    def due(self, every: int, shares: int) -> bool:
+        """Whether the step just done crossed a multiple of `every` samples (0: that share of the budget) or the end."""
+        every = every or max(1, self.schedule.steps * self.schedule.global_batch // shares)
+        before = self.samples_seen - self.schedule.global_batch
+        return self.samples_seen // every > before // every or self.step == self.schedule.steps
+
+
+def build(
+    config: RunConfig, folder: Path, resume: bool, device: torch.device, base: RunConfig | None = None
+) -> tuple[Run, bool]:
+    """The run at its first step, or at the step after its newest checkpoint, and whether it was resumed."""
+    if config.train.global_batch % world_size():
+        raise ConfigError(
+            f"train.global_batch must be a multiple of the {world_size()} processes; got {config.train.global_batch}. "
+            f"Try {math.ceil(config.train.global_batch / world_size()) * world_size()}."
+        )
+    dataset = open_data(config)
+    tokenizer = find_tokenizer(config, dataset)
+    found = run_folder.open_run(folder, config, base, resume, dataset.fingerprint, device)
+    torch.manual_seed(fold(config.train.seed, "init"))
+    model = config.model.build(tokenizer.vocab_size).to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    objective = config.objective.build(model).to(device).train()
+    schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
+    t = config.train
+    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
+    ema = Ema(model, t.ema_decay) if t.ema_decay else None
+    if t.compile:
+        objective.encode = torch.compile(objective.encode)  # type: ignore[method-assign]
+    accumulate = Accumulator(objective, t.micro_batch, t.precision)
+    run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate)
+    if found:
+        load_checkpoint(found[0], objective, optimizer, ema)
+        state = found[1]
+        run.step = state["samples_seen"] // schedule.global_batch
+        run.nonfinite_steps, run.nonfinite_in_a_row = state["nonfinite_steps"], state["nonfinite_in_a_row"]
+        run.interval = Interval(**state["interval"])
+    header(_facts(run, reasons))
+    notice = batch_norm_notice(objective, t.micro_batch, t.global_batch // world_size())
+    if notice:
+        say(f"  note: {notice}")
+    return run, found is not None
+
+
+def open_data(config: RunConfig) -> Dataset:
+    """The run's dataset; the main rank packs it first where it is not packed yet."""
+    path = packed(config.data.path, config.model.context_length) if is_main() else None
+    return Dataset.open(broadcast_object(path))
+
+
+def find_tokenizer(config: RunConfig, dataset: Dataset) -> Tokenizer:
+    """The dataset's own tokenizer, CLIP's, or the one in a file, with the model's context length."""
+    length = config.model.context_length
+    if config.tokenizer == "clip":
+        return Tokenizer.clip(length)
+    found = Tokenizer.from_file(config.tokenizer) if config.tokenizer else dataset.tokenizer()
+    return found.with_context_length(length)
+
+
+def choose_schedule(config: RunConfig, objective: Objective, state: dict[str, Any]) -> tuple[Schedule, dict[str, str]]:
+    """The learning rate's course and why it is so. A resumed run keeps what was chosen when it began."""
+    t = config.train
+    parameters = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    lr, why_lr = (t.lr, "given") if t.lr is not None else choose_lr(t.global_batch, parameters)
+    warmup, why_warmup = choose_warmup(t.samples_seen, t.global_batch)
+    if t.warmup_samples is not None:
+        warmup, why_warmup = t.warmup_samples, "given"
+    lr, warmup = state.get("peak_lr", lr), state.get("warmup_samples", warmup)
+    schedule = Schedule(t.samples_seen, t.global_batch, lr, warmup, t.schedule, t.cooldown_samples)
+    return schedule, {"lr": why_lr, "warmup": why_warmup}
+
+
+def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
+    """What is said before the first step."""
+    t, s, model = run.config.train, run.schedule, run.objective.model
+    decayed, undecayed = (len(x) for x in decayed_names(run.objective))
+    parameters = sum(p.numel() for p in model.parameters())
+    share = s.global_batch // world_size()
+    return {
+        "run": f"{run.folder}" + (f", resumed at {run.samples_seen:,} samples" if run.step else ""),
+        "model": f"{type(model).__name__}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
+        "data": f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records",
+        "objective": type(run.objective).__name__.lower(),
+        "budget": f"{s.steps * s.global_batch:,} samples = {s.steps:,} steps of {s.global_batch:,} = "
+        f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
+        "rate": f"{s.peak_lr:.2g} ({reasons['lr']}), {s.shape}",
+        "warm-up": f"{s.warmup_samples:,} samples ({reasons['warmup']})",
+        "optimizer": f"AdamW, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
+        "device": f"{run.device}, {t.precision}, {world_size()} process(es) x {share:,} pairs"
+        + (f" in pieces of {t.micro_batch:,}" if t.micro_batch and t.micro_batch < share else "")
+        + f", {torch.get_num_threads()} threads",
+    }

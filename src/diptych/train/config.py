@@ -1,0 +1,97 @@
+"""The settings of a whole run: what is trained, on what, towards what, for how long, and how it is judged."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from diptych.core.config import Config
+from diptych.data.loader import LoaderConfig
+from diptych.evals.eval import EvalConfig
+from diptych.models.model import ModelConfig
+from diptych.objectives.objective import ObjectiveConfig
+
+
+class TrainConfig(Config):
+    """How a run trains. All lengths are in samples; 0 for a cadence means: chosen from the budget.
+
+    samples_seen        the budget; rounded up to whole batches
+    global_batch        pairs a step, over all processes
+    micro_batch         pairs in memory at once on each process (0: all); the gradient stays that of the global batch
+    lr, warmup_samples  None: chosen from model, batch and budget, and said
+    schedule            "cosine" to 0, or "constant" with a linear fall over the last `cooldown_samples`
+    grad_clip           largest norm of the whole gradient; 0: never clipped
+    precision           "bfloat16" runs the model under autocast; weights, losses and the optimizer stay float32
+    ema_decay           of a moving average of the weights, which is then evaluated and exported; 0: none
+    max_nonfinite_steps how many steps in a row may be skipped before the run stops
+    progressive         (share of the budget from which on, side in pixels): smaller images first, ((0, 48), (0.7, 64))
+    val_batches         batches of the validation split that give val_loss at each evaluation; 0: none
+    deterministic       refuse operations without a reproducible result (CPU ones have one anyway)
+    wandb, mlflow       a project's name there; empty: not used
+    """
+
+    samples_seen: int = Field(default=1_000_000, gt=0)
+    global_batch: int = Field(default=256, gt=0)
+    micro_batch: int = Field(default=0, ge=0)
+    lr: float | None = Field(default=None, gt=0)
+    warmup_samples: int | None = Field(default=None, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    cooldown_samples: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.2, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(default=1e-6, gt=0)
+    grad_clip: float = Field(default=1.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    seed: int = 0
+    deterministic: bool = False
+    save_every_samples: int = Field(default=0, ge=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    eval_every_samples: int = Field(default=0, ge=0)
+    log_every_samples: int = Field(default=0, ge=0)
+    val_batches: int = Field(default=4, ge=0)
+    max_nonfinite_steps: int = Field(default=20, ge=0)
+    threads: int = Field(default=0, ge=0)
+    channels_last: bool = False
+    compile: bool = False
+    progressive: tuple[tuple[float, int], ...] = ()
+    wandb: str = ""
+    mlflow: str = ""
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= b < 1 for b in betas):
+            raise ValueError(f"train.betas must be at least 0 and below 1; got {betas}. CLIP uses (0.9, 0.98).")
+        return betas
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "TrainConfig":
+        if self.cooldown_samples and self.schedule != "constant":
+            raise ValueError(
+                f"train.cooldown_samples must be 0 with schedule=cosine, which falls all the way; got "
+                f"{self.cooldown_samples}. Set train.schedule=constant."
+            )
+        if (self.warmup_samples or 0) + self.cooldown_samples > self.samples_seen:
+            raise ValueError(
+                f"train.warmup_samples and cooldown_samples must fit into samples_seen ({self.samples_seen:,}); got "
+                f"{self.warmup_samples or 0:,} and {self.cooldown_samples:,}. Shorten them."
+            )
+        if self.micro_batch > self.global_batch:
+            raise ValueError(
+                f"train.micro_batch must be at most global_batch ({self.global_batch}); got {self.micro_batch}. "
+                "Set it to 0 to take all at once."
+            )
+        return self
+
+
+class RunConfig(Config):
+    """A whole run. `recipe` is the name that it came from; `tokenizer` is empty for the dataset's own, "clip" for
+    CLIP's, else a tokenizer.json or a folder with one. Its context is cut or stretched to `model.context_length`."""
+
+    recipe: str = ""
+    data: LoaderConfig = LoaderConfig()
+    tokenizer: str = ""
+    model: ModelConfig
+    objective: ObjectiveConfig
+    train: TrainConfig = TrainConfig()
+    evals: tuple[EvalConfig, ...] = ()

@@ -1,0 +1,96 @@
+"""Judging a model while it trains and when it is done: the objective on held-out pairs, and the run's evals."""
+
+import math
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.core.config import to_dict
+from diptych.core.distributed import all_sum, rank, world_size
+from diptych.core.errors import DiptychError
+from diptych.core.files import write_json
+from diptych.core.progress import say
+from diptych.data.augment import NO_AUGMENTATION
+from diptych.data.dataset import Dataset
+from diptych.data.loader import Loader
+from diptych.data.tokenize import Tokenizer
+from diptych.evals.eval import EvalConfig, EvalResult
+from diptych.models.model import Model
+from diptych.models.pretrained import Pretrained
+from diptych.objectives.objective import Objective
+from diptych.train.accumulate import Accumulator
+from diptych.train.config import RunConfig
+
+
+def held_out(dataset: Dataset, split: str = "") -> str:
+    """The split to judge on: the one named, else val, else test, else train."""
+    return split or next((name for name in ("val", "test", "train") if name in dataset.splits), "train")
+
+
+@torch.no_grad()
+def validation_loss(
+    config: RunConfig,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    accumulate: Accumulator,
+    device: torch.device,
+) -> float | None:
+    """The mean loss of the first batches of the validation split, not augmented; None without such a split.
+
+    All ranks take part. Batches are of the training size where there are enough records, so the number compares.
+    """
+    records = len(dataset.splits["val"]) if "val" in dataset.splits else 0
+    batch = min(config.train.global_batch, records) // world_size() * world_size()
+    count = min(config.train.val_batches, records // batch if batch else 0)
+    if count == 0 or batch < 2:
+        return None
+    plain = config.data.replace(split="val", augment=NO_AUGMENTATION, workers=0, cache="none")
+    loader = Loader(
+        dataset.splits["val"],
+        tokenizer,
+        config.model.image_format,
+        plain,
+        seed=config.train.seed,
+        global_batch=batch,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    objective.eval()
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    with closing(loader.batches(0, count * batch)) as batches:
+        for one in batches:
+            total += accumulate.loss_only(one.to(device)).total.double()
+    objective.train()
+    return float(all_sum(total)) / (count * world_size())
+
+
+def evaluate(
+    config: RunConfig, dataset: Dataset, tokenizer: Tokenizer, model: Model, run: Path, samples_seen: int, final: bool
+) -> Iterator[dict[str, Any]]:
+    """Each eval of the run on `model`, as a record for the log; the final ones are kept in RUN/evals with pictures."""
+    pretrained = Pretrained(model, tokenizer, name=run.name)
+    for one in config.evals:
+        try:
+            result = evaluate_one(one, pretrained, dataset, artifacts=final)
+        except DiptychError as error:
+            if final:
+                raise
+            say(f"{type(one).__name__} is left out at {samples_seen:,} samples: {error}")
+            continue
+        result = result.replace(samples_seen=samples_seen)
+        if final:
+            write_json(run / "evals" / f"{result.task}-{result.split}.json", to_dict(result))
+        yield {"task": result.task, "split": result.split} | {
+            name: e.value for name, e in result.metrics.items() if math.isfinite(e.value)
+        }
+
+
+def evaluate_one(config: EvalConfig, model: Pretrained, dataset: Dataset, artifacts: bool) -> EvalResult:
+    """One eval on the split that it names, of the run's data unless it names another."""
+    data = Dataset.open(config.data) if config.data else dataset
+    config = config.replace(data=str(data.path))
+    return config.build().run(model, data.split(held_out(data, config.split)), artifacts=artifacts)

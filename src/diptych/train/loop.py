@@ -1,0 +1,253 @@
+"""The one training loop: build - resume - for each step: fetch, accumulate, clip, step, log, eval, save - export.
+
+What differs between paradigms is in the objective and the model; nothing here asks which one it is. A step's weights
+are a function of the weights before it and of (seed, step), so a run that is cut anywhere goes on to the same bits.
+"""
+
+import math
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+
+import torch
+
+from diptych.checkpoints.native import save_pretrained
+from diptych.core.batch import Batch
+from diptych.core.config import flatten
+from diptych.core.distributed import all_sum, broadcast_object, init_from_environment, is_main, rank, world_size
+from diptych.core.errors import TrainingError
+from diptych.core.progress import say
+from diptych.data.loader import Loader
+from diptych.train import run_folder
+from diptych.train.accumulate import Gradient
+from diptych.train.build import Run, build
+from diptych.train.config import RunConfig
+from diptych.train.display import Display
+from diptych.train.doctor import Doctor, Facts
+from diptych.train.ema import averaged
+from diptych.train.environment import memory_mb, seed_step, set_up
+from diptych.train.evaluate import evaluate, validation_loss
+from diptych.train.metrics import Interval, MetricsLog
+from diptych.train.optimizer import clip_gradients, nonfinite_names, set_lr
+from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
+from diptych.train.schedule import resolution_at
+
+
+def train(
+    config: RunConfig,
+    run_dir: str | Path,
+    resume: bool = False,
+    device: torch.device | None = None,
+    base: RunConfig | None = None,
+) -> Path:
+    """Train what `config` says in the folder `run_dir`, and return it; RUN/model holds the result.
+
+    `resume` goes on from the newest whole checkpoint. `base` is the recipe before overrides, kept for the record.
+    Raises RunInterrupted when asked to stop (SIGTERM, SIGINT) after saving, TrainingError when it cannot go on.
+    """
+    device = device or init_from_environment()
+    set_up(config.train.threads, config.train.deterministic)
+    run, resumed = build(config, Path(run_dir), resume, device, base)
+    finished = run.step == run.schedule.steps
+    history = run_folder.cut_logs(run.folder, run.samples_seen, finished) if is_main() else []
+    doctor = _doctor(run, history)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        log = _open_log(run, resumed, stack)
+        display = stack.enter_context(Display(run.schedule.steps * run.schedule.global_batch, run.samples_seen))
+        batches = stack.enter_context(closing(_batches(run)))
+        while run.step < run.schedule.steps:
+            waited = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waited
+            seed_step(config.train.seed, run.step)
+            set_lr(run.optimizer, run.schedule.learning_rate(run.step))
+            gradient = run.accumulate(batch)
+            norm = clip_gradients(run.objective, config.train.grad_clip)
+            values, truncated, stopping = _agree(gradient, norm, batch.truncated, stop.signal > 0, run.device)
+            _apply(run, values)
+            run.step += 1
+            run.interval.add(run.schedule.global_batch, truncated, waited, values)
+
+            if run.due(config.train.log_every_samples, 200):
+                record = _record(run, gradient)
+                display.update(run.samples_seen, *(record[k] or 0.0 for k in _SHOWN))
+                _observe(run, doctor, log, record)
+            paused = time.perf_counter()
+            if run.due(config.train.eval_every_samples, 8) and run.step < run.schedule.steps:
+                for record in _evaluations(run):
+                    _observe(run, doctor, log, record)
+            if stopping or run.due(config.train.save_every_samples, 10):
+                _save(run)
+            run.interval.started += time.perf_counter() - paused  # the rate is that of training alone
+            if stopping:
+                raise RunInterrupted(run_folder.how_to_resume(run.folder, run.samples_seen), stop.signal or SIGTERM)
+        for record in _finish(run):
+            _observe(run, doctor, log, record)
+    return run.folder
+
+
+def _batches(run: Run) -> Generator[Batch, None, None]:
+    """This rank's share of each global batch from the run's next step on, on its device."""
+    t, form, g = run.config.train, run.config.model.image_format, run.schedule.global_batch
+    steps = run.schedule.steps
+    side = resolution_at(steps, g, form.resolution, t.progressive)
+    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size())
+    with closing(loader.batches(run.samples_seen, steps * g, side)) as batches:
+        for batch in batches:
+            run_folder.note_quarantine(run.folder, loader.quarantine)
+            yield _on_device(batch, run.device, t.channels_last)
+
+
+def _on_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+    batch = batch.to(device)
+    if channels_last and batch.images is not None:
+        batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
+    return batch
+
+
+def _agree(
+    gradient: Gradient, norm: torch.Tensor, truncated: int, stop: bool, device: torch.device
+) -> tuple[dict[str, float], int, bool]:
+    """What all ranks must know alike, in one collective: mean losses, texts truncated, and whether anyone must stop."""
+    losses = gradient.losses
+    names = ["loss", *losses.parts]
+    mine = [losses.total, *losses.parts.values()]
+    counts = torch.tensor([float(truncated), float(stop)], dtype=torch.float64, device=device)
+    numbers = torch.cat([torch.stack(mine).double(), counts])
+    *means, cut, stopping = all_sum(numbers).tolist()
+    values = {name: value / world_size() for name, value in zip(names, means, strict=True)}
+    # the gradient is the same everywhere by now, and so is its norm
+    return {**values, "grad_norm": float(norm)}, int(cut), stopping > 0
+
+
+def _apply(run: Run, values: dict[str, float]) -> None:
+    """Take the optimizer's step, unless loss or gradient is not finite: then say so, and give up after too many."""
+    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+        run.optimizer.step()
+        run.objective.model.after_step()
+        if run.ema is not None:
+            run.ema.update(run.objective.model)
+        run.nonfinite_in_a_row = 0
+    else:
+        run.nonfinite_steps += 1
+        run.nonfinite_in_a_row += 1
+        first = run.samples_seen
+        where = ", ".join(nonfinite_names(run.objective)) or "no parameter"
+        say(
+            f"step {run.step} (samples {first:,} to {first + run.schedule.global_batch:,}) is skipped: the loss is "
+            f"{values['loss']:.4g}, the gradient's norm {values['grad_norm']:.4g} (not finite in: {where})."
+        )
+        if run.nonfinite_in_a_row > run.config.train.max_nonfinite_steps:
+            raise TrainingError(
+                f"loss and gradient must be finite; {run.nonfinite_in_a_row} steps in a row were not (last: loss "
+                f"{values['loss']:.4g}, not finite in {where}). Lower train.lr (now {run.schedule.peak_lr:.2g})"
+                + (", try train.precision=float32" if run.config.train.precision != "float32" else "")
+                + ", and resume from the last checkpoint or start anew."
+            )
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+_SHOWN = ("loss", "samples_per_s", "data_wait", "memory_mb")
+
+
+def _record(run: Run, gradient: Gradient) -> dict[str, Any]:
+    """A line of the log: means since the last line, rates, and the objective's health now."""
+    interval, run.interval = run.interval, Interval()
+    return {
+        "kind": "train",
+        "samples_seen": run.samples_seen,
+        "step": run.step,
+        "epoch": run.samples_seen / max(len(run.split), 1),
+        **interval.means(),
+        "lr": run.schedule.learning_rate(run.step - 1),
+        **run.objective.health(gradient.encoded, gradient.batch),
+        **interval.rates(),
+        "memory_mb": memory_mb(run.device),
+        "truncated": interval.truncated / max(interval.samples, 1),
+        "nonfinite_steps": run.nonfinite_steps,
+        "quarantined": run_folder.quarantined(run.folder),
+    }
+
+
+def _observe(run: Run, doctor: Doctor, log: MetricsLog | None, record: dict[str, Any]) -> None:
+    """Write a record, and let the doctor speak; its stop ends the run on all ranks."""
+    fatal = None
+    if log is not None:
+        log.write(record)
+        for finding in doctor.observe(record):
+            run_folder.note_finding(run.folder, finding)
+            if finding.severity == "stop":
+                fatal = str(finding)
+    fatal = broadcast_object(fatal)
+    if fatal:
+        raise TrainingError(f"the doctor stops the run at {run.samples_seen:,} samples. {fatal}")
+
+
+def _evaluations(run: Run, final: bool = False) -> list[dict[str, Any]]:
+    """The validation loss and each eval with the current (averaged, where there is an average) weights, as records."""
+    model, at = run.objective.model, {"samples_seen": run.samples_seen, "step": run.step}
+    records: list[dict[str, Any]] = []
+    with averaged(model, run.ema):
+        loss = validation_loss(run.config, run.dataset, run.tokenizer, run.objective, run.accumulate, run.device)
+        if loss is not None:
+            records.append({"kind": "val", **at, "val_loss": loss})
+        if is_main():
+            found = evaluate(run.config, run.dataset, run.tokenizer, model, run.folder, run.samples_seen, final)
+            records += [{"kind": "eval", **at, **values} for values in found]
+    run.objective.train()
+    return broadcast_object(records)  # the other ranks wait here for the evals of the main one
+
+
+def _save(run: Run) -> None:
+    state = {
+        "samples_seen": run.samples_seen,
+        "step": run.step,
+        "nonfinite_steps": run.nonfinite_steps,
+        "nonfinite_in_a_row": run.nonfinite_in_a_row,
+        "interval": run.interval.state(),
+        "ema_updates": run.ema.updates if run.ema else 0,
+        "peak_lr": run.schedule.peak_lr,
+        "warmup_samples": run.schedule.warmup_samples,
+        "data_fingerprint": run.dataset.fingerprint,
+        "config": flatten(run.config),
+    }
+    keep = run.config.train.keep_checkpoints
+    save_checkpoint(run.folder, run.objective, run.optimizer, run.ema, run.tokenizer, state, keep)
+
+
+def _finish(run: Run) -> list[dict[str, Any]]:
+    """Export the result to RUN/model, and judge it with everything that the report shows."""
+    if is_main():
+        with averaged(run.objective.model, run.ema):
+            extra = {"samples_seen": run.samples_seen, "recipe": run.config.recipe}
+            save_pretrained(run.folder / "model", run.objective.model, run.tokenizer, extra)
+    return _evaluations(run, final=True)
+
+
+def _doctor(run: Run, history: list[dict[str, Any]]) -> Doctor:
+    """The doctor, having read what the run has logged so far."""
+    facts = Facts(
+        samples_total=run.schedule.steps * run.schedule.global_batch,
+        warmup_samples=run.schedule.warmup_samples,
+        global_batch=run.schedule.global_batch,
+        records=len(run.split),
+        max_logit_scale=getattr(run.config.model, "max_logit_scale", 0.0),
+        context_length=run.config.model.context_length,
+    )
+    doctor = Doctor(facts)
+    for record in history:
+        doctor.observe(record)
+    return doctor
+
+
+def _open_log(run: Run, resumed: bool, stack: ExitStack) -> MetricsLog | None:
+    if not is_main():
+        return None
+    log = MetricsLog(run.folder, run.config.train.wandb, run.config.train.mlflow, run.samples_seen if resumed else 0)
+    stack.callback(log.close)
+    return log

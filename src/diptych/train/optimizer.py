@@ -1,0 +1,87 @@
+"""AdamW with decay where decay belongs, and a norm of the gradient that is taken once."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from diptych.core.errors import TrainingError
+from diptych.objectives.objective import Objective
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm, _InstanceNorm)
+
+
+def decayed_names(objective: Objective) -> tuple[list[str], list[str]]:
+    """Names of the trainable parameters that are decayed, and of those that are not.
+
+    Not decayed: fewer than two dimensions (gains, biases, temperature), anything in a norm or named bias, and what the
+    model names in `decay_free` (position embeddings, class tokens).
+    """
+    free = {f"model.{name}" for name in objective.model.decay_free()}
+    in_norms = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in objective.named_modules()
+        if isinstance(module, _NORMS)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    known = dict(objective.named_parameters())
+    unknown = sorted(free - known.keys())
+    if unknown:
+        raise TrainingError(
+            f"{type(objective.model).__name__}.decay_free must name parameters of the model; got "
+            f"{', '.join(n.removeprefix('model.') for n in unknown)}. Correct decay_free in the model or its towers."
+        )
+    decayed: list[str] = []
+    undecayed: list[str] = []
+    for name, p in known.items():
+        if p.requires_grad:
+            exempt = p.ndim < 2 or name.endswith("bias") or name in free or name in in_norms
+            (undecayed if exempt else decayed).append(name)
+    return decayed, undecayed
+
+
+def build_optimizer(
+    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters, in two groups (`decayed_names`)."""
+    known = dict(objective.named_parameters())
+    groups = [
+        {"params": [known[n] for n in names], "weight_decay": decay}
+        for names, decay in zip(decayed_names(objective), (weight_decay, 0.0), strict=True)
+        if names
+    ]
+    if not groups:
+        raise TrainingError("a run must have something to train; every parameter is frozen. Unfreeze a tower.")
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
+
+
+def parameter_names(objective: Objective, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The name of each parameter in the order of the optimizer's numbering."""
+    names = {id(p): n for n, p in objective.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of all groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def clip_gradients(objective: Objective, max_norm: float) -> Tensor:
+    """The norm of all gradients together (before), which are scaled down to `max_norm` if above it (0: never)."""
+    grads = [p.grad for p in objective.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads, foreach=None)
+    if max_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_([p for p in objective.parameters() if p.grad is not None], max_norm, norm)
+    return norm
+
+
+def nonfinite_names(objective: Objective, most: int = 3) -> list[str]:
+    """Names of parameters whose gradient holds a NaN or an infinity (a few of them)."""
+    found = []
+    for name, p in objective.named_parameters():
+        if p.grad is not None and not torch.isfinite(p.grad).all():
+            found.append(name.removeprefix("model."))
+            if len(found) == most:
+                break
+    return found

@@ -1,0 +1,93 @@
+"""The folder of a run: opened once, refused to a second run, cut back to its checkpoint when it goes on."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.core.config import to_dict, to_json
+from diptych.core.distributed import barrier, is_main
+from diptych.core.errors import ConfigError
+from diptych.core.files import write_atomic, write_json
+from diptych.core.progress import say
+from diptych.train.config import RunConfig
+from diptych.train.doctor import Finding
+from diptych.train.environment import describe
+from diptych.train.resume import check_resumable, newest_checkpoint, truncate_log
+
+LOGS = ("metrics.jsonl", "doctor.jsonl")
+
+
+def default_folder(config: RunConfig) -> Path:
+    """runs/<recipe>-<hash of the config>: the same settings name the same folder, so nothing is trained twice."""
+    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / f"{(config.recipe or 'run').replace(':', '-')}-{digest}"
+
+
+def open_run(
+    folder: Path, config: RunConfig, base: RunConfig | None, resume: bool, data_fingerprint: str, device: torch.device
+) -> tuple[Path, dict[str, Any]] | None:
+    """Make the folder of a new run, or find the checkpoint that an old one goes on from: (folder, state), else None."""
+    exists = (folder / "config.json").exists()
+    if exists and not resume:
+        raise ConfigError(
+            f"a new run must have a folder of its own; {folder} holds one already. Go on with it: --resume. "
+            "Or name another: --run DIR."
+        )
+    found = newest_checkpoint(folder) if resume and exists else None
+    if found is not None:
+        check_resumable(config, found[1], data_fingerprint)
+    elif resume:
+        say(f"{folder} holds no whole checkpoint to go on from: the run starts at the beginning.")
+    barrier()  # every rank has looked before the main one writes
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f"-{found[0].name}" if found is not None else ""
+        write_json(folder / f"env{suffix}.json", describe(device) | {"data_fingerprint": data_fingerprint})
+        if found is None:
+            write_atomic(folder / "recipe.json", to_json(base or config))
+        write_atomic(folder / "config.json", to_json(config))
+    return found
+
+
+def cut_logs(folder: Path, samples_seen: int, finished: bool) -> list[dict[str, Any]]:
+    """Drop what the logs say beyond a checkpoint, so that no line comes twice; the records that stay."""
+    metrics, _ = (truncate_log(folder / name, samples_seen, finished) for name in LOGS)
+    return metrics
+
+
+def note_finding(folder: Path, finding: Finding) -> None:
+    """Tell the user what the doctor found, and keep it in doctor.jsonl."""
+    say(f"doctor, at {finding.samples_seen:,} samples: {finding}")
+    with (folder / "doctor.jsonl").open("a") as file:
+        file.write(json.dumps(finding.to_dict(), ensure_ascii=False) + "\n")
+
+
+def note_quarantine(folder: Path, unreadable: dict[str, str]) -> None:
+    """Keep the names of records that could not be read, and why, in quarantine.jsonl; each rank adds its own."""
+    if not unreadable:
+        return
+    new = unreadable.keys() - _quarantine(folder)
+    with (folder / "quarantine.jsonl").open("a") as file:
+        for key in sorted(new):
+            file.write(json.dumps({"key": key, "reason": unreadable[key]}, ensure_ascii=False) + "\n")
+
+
+def quarantined(folder: Path) -> int:
+    """How many records of the data could not be read so far, in this run and before it was resumed."""
+    return len(_quarantine(folder))
+
+
+def how_to_resume(folder: Path, samples_seen: int) -> str:
+    """What the user needs to know when a run has been asked to stop."""
+    return (
+        f"the run was asked to stop; it is saved at {samples_seen:,} samples in {folder}. Go on with the same command "
+        "and --resume."
+    )
+
+
+def _quarantine(folder: Path) -> set[str]:
+    path = folder / "quarantine.jsonl"
+    return {json.loads(line)["key"] for line in path.read_text().splitlines()} if path.exists() else set()
