@@ -1,0 +1,273 @@
+"""Records to batches, in an order that neither workers nor ranks nor restarts can change.
+
+The n-th sample of a run is a pure function of (seed, n): epoch n // N, place permute(n % N, N, seed, epoch), draws from
+fold(seed, "augment", n). Global batch k holds samples [kG, (k+1)G); rank r of w takes the r-th w-th of it. A batch may
+straddle two epochs, and then a record may come twice in it: duplicate-aware objectives see that by its ids.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import UInt8
+from pydantic import Field
+from torch import Tensor
+
+from diptych.core.batch import Batch
+from diptych.core.config import Config
+from diptych.core.errors import ConfigError, DataError, DiptychError
+from diptych.core.image_format import ImageFormat
+from diptych.core.progress import say
+from diptych.data.augment import AugmentConfig
+from diptych.data.collate import collate
+from diptych.data.dataset import Split
+from diptych.data.decode import decode_image, resize_image
+from diptych.data.pixels import Pixels, check_budget, pixel_megabytes
+from diptych.data.samples import CaptionChoice, SampleReader
+from diptych.data.tokenize import Tokenizer
+from diptych.data.workers import cores, in_workers, worker_count
+
+Resolution = Callable[[int], int]
+"""The side of a batch's images by the number of samples seen before it: a schedule of growing pictures."""
+
+_FEW_BAD = 10
+
+
+class LoaderConfig(Config):
+    """Where batches come from and who prepares them.
+
+    workers    processes that prepare batches; 0: the training process itself; -1: chosen from cores and ranks
+    prefetch   batches that each worker keeps ready
+    cache      "pixels": every image is decoded once and kept at its stored size; "auto": if `cache_mb` suffices
+    cache_mb   memory for that, in MB, of all ranks of this machine together
+    decode     "scaled": JPEGs of twice the wanted side and more are decoded at a smaller scale: up to five times
+               faster, and pixels change by about half a grey level; never together with a cache
+    captions   "draw" one of a record's captions by their weights, or always take the "first"
+    max_bad    share of records that may prove unreadable during the run before it is stopped
+    timeout_s  how long a worker may take for a batch
+    """
+
+    path: str = ""
+    split: str = "train"
+    workers: int = Field(default=-1, ge=-1)
+    prefetch: int = Field(default=2, ge=1)
+    cache: Literal["auto", "none", "pixels"] = "auto"
+    cache_mb: int = Field(default=1024, ge=0)
+    decode: Literal["full", "scaled"] = "full"
+    captions: CaptionChoice = "draw"
+    augment: AugmentConfig = AugmentConfig()
+    max_bad: float = Field(default=0.01, ge=0, le=1)
+    timeout_s: float = Field(default=600.0, gt=0)
+
+
+class Loader:
+    """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason."""
+
+    def __init__(
+        self,
+        split: Split,
+        tokenizer: Tokenizer,
+        image_format: ImageFormat,
+        config: LoaderConfig,
+        seed: int = 0,
+        global_batch: int = 256,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(split) == 0:
+            raise DataError(f"{split.name} must hold records; got none. Look into rejected.parquet for the reasons.")
+        if global_batch < 1 or global_batch % world_size:
+            raise ConfigError(
+                f"global_batch must be a multiple of the {world_size} processes; got {global_batch}. "
+                f"Take {max(1, round(global_batch / world_size)) * world_size}."
+            )
+        self.split = split
+        self.tokenizer = tokenizer
+        self.image_format = image_format
+        self.config = config
+        self.seed = seed
+        self.global_batch = global_batch
+        self.rank = rank
+        self.world_size = world_size
+        self.quarantine: dict[str, str] = {}
+        self.seen = 0
+        self.truncated = 0
+        self.pixels = self._pixels()
+        image = self.pixels.__getitem__ if self.pixels else partial(_decoded, split, self._at_least())
+        self._reader = SampleReader(split, seed, config.captions, image)
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes will prepare batches."""
+        return worker_count(self.config.workers)
+
+    def last_sample(self, start_sample: int, stop_sample: int) -> int:
+        """Where `batches` ends: `stop_sample`, less what would not divide by the ranks (fewer samples than ranks)."""
+        tail_start = max(start_sample, stop_sample // self.global_batch * self.global_batch)
+        return stop_sample - max(0, stop_sample - tail_start) % self.world_size
+
+    def batches(
+        self, start_sample: int, stop_sample: int, resolution: Resolution | int | None = None
+    ) -> Generator[Batch, None, None]:
+        """This rank's share of the global batches of samples [start_sample, stop_sample), in order.
+
+        Boundaries lie at multiples of the global batch, so a start inside a batch gives the rest of it. The last batch
+        ends at `last_sample`. `resolution` overrides the format's side: a number, or a function of the samples seen
+        before the batch. Raises TrainingError if a worker dies or hangs, DataError if too much cannot be read.
+        """
+        steps = self._steps(start_sample, stop_sample, resolution)
+        workers = self._workers_that_fit(resolution) if stop_sample - start_sample > self.global_batch else 0
+        return self._made(steps, workers)
+
+    def _made(self, steps: Iterator[tuple[int, int, int]], workers: int) -> Generator[Batch, None, None]:
+        prepare = _Prepare(self._reader, self.tokenizer, self.config.augment, self.image_format)
+        if workers == 0:
+            for step in steps:
+                yield self._received(prepare[step], counted=True)
+            return
+        made = in_workers(prepare, steps, workers, self.config.prefetch, self.config.timeout_s)
+        try:
+            for result in made:
+                yield self._received(result, counted=False)
+        finally:
+            made.close()
+
+    def _steps(self, start: int, stop: int, resolution: Resolution | int | None) -> Iterator[tuple[int, int, int]]:
+        stop = self.last_sample(start, stop)
+        first = min(stop, (start // self.global_batch + 1) * self.global_batch)
+        if (first - start) % self.world_size:
+            raise ConfigError(
+                f"start_sample must leave a part of its batch that divides by {self.world_size} processes; got {start} "
+                f"with a global batch of {self.global_batch}. Resume with the number of processes that the run had."
+            )
+        return self._each_step(start, stop, resolution)
+
+    def _each_step(self, start: int, stop: int, resolution: Resolution | int | None) -> Iterator[tuple[int, int, int]]:
+        while start < stop:
+            end = min(stop, (start // self.global_batch + 1) * self.global_batch)
+            share = (end - start) // self.world_size
+            low = start + self.rank * share
+            yield low, low + share, self._side(start, resolution)
+            start = end
+
+    def _side(self, samples_seen: int, resolution: Resolution | int | None) -> int:
+        if resolution is None:
+            return self.image_format.resolution
+        return resolution if isinstance(resolution, int) else resolution(samples_seen)
+
+    def _received(self, result: "Batch | DiptychError", counted: bool) -> Batch:
+        if isinstance(result, DiptychError):
+            raise result
+        assert result.meta is not None
+        for record, reason in result.meta.pop("unreadable").items():
+            self._quarantine(record, reason)
+        self.seen += result.size
+        self.truncated += result.truncated
+        if not counted:  # the worker's own copy of the tokenizer did the counting
+            self.tokenizer.count(result.size, result.truncated)
+        return result
+
+    def _quarantine(self, record: int, reason: str) -> None:
+        key = self.split.key(record)
+        if key in self.quarantine:
+            return
+        self.quarantine[key] = reason
+        say(f"record {key} of {self.split.name} cannot be read and is passed over: {reason}")
+        if len(self.quarantine) > max(_FEW_BAD, self.config.max_bad * len(self.split)):
+            raise DataError(
+                f"at most {self.config.max_bad:.1%} of {self.split.name} may be unreadable; got {len(self.quarantine)} "
+                f"of {len(self.split)} records, the last {key}: {reason} Copy or pack the dataset again, or raise "
+                "data.max_bad."
+            )
+
+    def _pixels(self) -> Pixels | None:
+        c = self.config
+        budget = c.cache_mb / max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        if c.cache == "none" or (c.cache == "auto" and c.decode == "scaled"):
+            return None
+        if c.decode == "scaled":
+            raise ConfigError(
+                "data.decode must be full where data.cache is pixels; got scaled. Decoding once need not be fast."
+            )
+        if c.cache == "pixels":
+            check_budget(self.split, budget)
+        elif pixel_megabytes(self.split, budget) > budget:
+            return None
+        pixels = Pixels(self.split, decode_image, threads=cores())
+        for record, reason in pixels.bad.items():
+            self._quarantine(record, reason)
+        return pixels
+
+    def _at_least(self) -> int:
+        """The side below which no JPEG is decoded: twice the wanted one, for the smallest crop too."""
+        if self.config.decode == "full":
+            return 0
+        scale = self.config.augment.crop_scale
+        return int(2 * self.image_format.resolution / (scale[0] if scale else 1) ** 0.5)
+
+    def _workers_that_fit(self, resolution: Resolution | int | None) -> int:
+        """Workers whose finished batches fit into shared memory, through which they travel."""
+        workers, shared = self.workers, "/dev/shm"
+        if workers == 0 or not os.path.isdir(shared):
+            return workers
+        side = resolution if isinstance(resolution, int) else self.image_format.resolution
+        one = self.global_batch // self.world_size * 3 * side * side * self.config.prefetch
+        fit = int(0.9 * shutil.disk_usage(shared).free / one)
+        if fit >= workers:
+            return workers
+        advice = "Give the container more (--shm-size), or lower data.prefetch or data.workers."
+        if self.config.workers > 0:
+            raise ConfigError(
+                f"data.workers must be at most {fit}, whose batches fit into shared memory; got {workers}. {advice}"
+            )
+        say(f"only {fit} loader workers instead of {workers}: shared memory has no room for more batches. {advice}")
+        return fit
+
+
+class _Prepare:
+    """What a worker process holds: item (low, high, side) is the batch of samples low to high."""
+
+    def __init__(self, reader: SampleReader, tokenizer: Tokenizer, augment: AugmentConfig, format: ImageFormat) -> None:
+        self._reader, self._tokenizer, self._augment, self._format = reader, tokenizer, augment, format
+
+    def __getitem__(self, step: tuple[int, int, int]) -> "Batch | DiptychError":
+        low, high, side = step
+        known = set(self._reader.bad)
+        try:
+            samples = [self._reader.read(n) for n in range(low, high)]
+            format = self._format if side == self._format.resolution else self._format.replace(resolution=side)
+            batch = collate(samples, self._tokenizer, self._augment, format)
+        except DiptychError as error:  # as a value, since torch would wrap it in the text of a traceback
+            return error
+        assert batch.meta is not None
+        batch.meta["unreadable"] = {r: why for r, why in self._reader.bad.items() if r not in known}
+        return batch
+
+
+def evaluation_batches(
+    split: Split, image_format: ImageFormat, batch_size: int = 256, max_items: int = 0
+) -> Iterator[UInt8[Tensor, "b 3 s s"]]:
+    """The images of a split in its order, at the format's side, without augmentation; the first `max_items` (0: all).
+
+    An image that cannot be read is named aloud and shown as the plain fill colour, so that no place shifts; to any
+    metric it is a miss.
+    """
+    count = min(len(split), max_items) if max_items else len(split)
+    blank = torch.tensor(image_format.fill, dtype=torch.uint8).view(3, 1, 1)
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
+        images = torch.empty((stop - start, 3, image_format.resolution, image_format.resolution), dtype=torch.uint8)
+        for i in range(start, stop):
+            try:
+                images[i - start] = resize_image(decode_image(split.image_bytes(i)), image_format)
+            except DataError as error:
+                say(f"record {split.key(i)} of {split.name} cannot be read and is shown blank: {error}")
+                images[i - start] = blank
+        yield images
+
+
+def _decoded(split: Split, at_least: int, record: int) -> Tensor:
+    return decode_image(split.image_bytes(record), at_least=at_least)

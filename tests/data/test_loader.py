@@ -1,0 +1,236 @@
+"""Batches: the same bits for any workers, ranks and restarts; bad records and dead workers are met with words."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from diptych.core.batch import Batch
+from diptych.core.config import from_json, to_json
+from diptych.core.errors import ConfigError, DataError, TrainingError
+from diptych.core.image_format import ImageFormat
+from diptych.data.augment import AugmentConfig
+from diptych.data.dataset import Split
+from diptych.data.decode import decode_image, resize_image
+from diptych.data.loader import Loader, LoaderConfig, evaluation_batches
+from diptych.data.tokenize import Tokenizer
+from tests.data import tiny_split
+
+FORMAT = ImageFormat(resolution=8, resize="squash")
+AUGMENT = AugmentConfig(rotate=20, saturation=0.3, blur=0.5)
+FIELDS = ("images", "tokens", "lengths", "image_ids", "text_ids", "sample_ids")
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return tiny_split.opened(tmp_path_factory.mktemp("split"), 22, sizes=((12, 12), (12, 12), (9, 16)))
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tiny_split.tokenizer()
+
+
+def loader(split: Split, tokenizer: Tokenizer, rank: int = 0, world_size: int = 1, **settings: object) -> Loader:
+    config = LoaderConfig(**{"workers": 0, "augment": AUGMENT, **settings})
+    return Loader(split, tokenizer, FORMAT, config, seed=3, global_batch=8, rank=rank, world_size=world_size)
+
+
+def rows(batches: list[Batch]) -> dict[int, tuple[object, ...]]:
+    """Each sample's content by its n, whatever batch it came in (padding left out)."""
+    found = {}
+    for b in batches:
+        assert b.images is not None
+        assert b.tokens is not None
+        assert b.lengths is not None
+        assert b.sample_ids is not None
+        assert b.image_ids is not None
+        assert b.text_ids is not None
+        for i, n in enumerate(b.sample_ids.tolist()):
+            ids = tuple(b.tokens[i, : int(b.lengths[i])].tolist())
+            found[n] = (b.images[i].numpy().tobytes(), ids, int(b.image_ids[i]), int(b.text_ids[i]))
+    return found
+
+
+def equal(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(getattr(x, f), getattr(y, f)) for x, y in zip(a, b, strict=True) for f in FIELDS
+    )
+
+
+def test_workers_and_cache_change_nothing(split: Split, tokenizer: Tokenizer) -> None:
+    plain = list(loader(split, tokenizer, cache="none").batches(0, 48))
+    assert [b.size for b in plain] == [8] * 6
+    assert equal(plain, list(loader(split, tokenizer, cache="pixels").batches(0, 48)))
+    for workers in (1, 2):
+        assert equal(plain, list(loader(split, tokenizer, cache="none", workers=workers).batches(0, 48)))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_same_samples(split: Split, tokenizer: Tokenizer, world_size: int) -> None:
+    whole = rows(list(loader(split, tokenizer).batches(0, 44)))
+    parts = [list(loader(split, tokenizer, r, world_size).batches(0, 44)) for r in range(world_size)]
+    assert {n: x for p in parts for n, x in rows(p).items()} == whole
+    assert list(whole) == list(range(44))
+    for batches in zip(*parts, strict=True):  # the ranks' shares, in rank order, are the global batch
+        ids = torch.cat([b.sample_ids for b in batches if b.sample_ids is not None]).tolist()
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
+@pytest.mark.parametrize("start", [8, 24, 13])
+def test_a_restart_continues_with_the_same_bits(split: Split, tokenizer: Tokenizer, start: int) -> None:
+    whole = rows(list(loader(split, tokenizer).batches(0, 48)))
+    rest = list(loader(split, tokenizer).batches(start, 48))
+    assert rows(rest) == {n: x for n, x in whole.items() if n >= start}
+    assert rest[0].size == 8 - start % 8, "boundaries stay where they were"
+
+
+def test_every_record_comes_once_an_epoch(split: Split, tokenizer: Tokenizer) -> None:
+    batches = list(loader(split, tokenizer).batches(0, 44))
+    records = [r for b in batches if b.meta for r in b.meta["records"]]
+    assert sorted(records[:22]) == sorted(records[22:]) == list(range(22))
+
+
+def test_the_end_divides_by_the_ranks(split: Split, tokenizer: Tokenizer) -> None:
+    assert [b.size for b in loader(split, tokenizer).batches(0, 19)] == [8, 8, 3]
+    two = loader(split, tokenizer, 0, 2)
+    assert [b.size for b in two.batches(0, 19)] == [4, 4, 1]
+    assert (two.last_sample(0, 19), two.last_sample(0, 16), two.last_sample(17, 19)) == (18, 16, 19)
+    assert list(two.batches(16, 17)) == []
+    with pytest.raises(ConfigError, match=r"start_sample must leave a part .* got 13"):
+        two.batches(13, 48)
+    with pytest.raises(ConfigError, match=r"global_batch must be a multiple of the 3 processes; got 8\. Take 9"):
+        loader(split, tokenizer, 0, 3)
+
+
+def test_batches_hold_what_the_contract_says(split: Split, tokenizer: Tokenizer) -> None:
+    batch = next(loader(split, tokenizer).batches(0, 8))
+    assert batch.images is not None
+    assert batch.images.shape == (8, 3, 8, 8)
+    assert batch.images.dtype == torch.uint8
+    assert batch.tokens is not None
+    assert batch.lengths is not None
+    assert batch.meta is not None
+    assert batch.tokens.shape == (8, int(batch.lengths.max()))
+    assert batch.image_ids is not None
+    assert batch.image_ids.tolist() == [split.image_id(r) for r in batch.meta["records"]]
+    assert tokenizer.decode(batch.tokens[0].tolist()) == f"picture number {batch.meta['records'][0]}"
+
+
+def test_truncation_is_counted(split: Split) -> None:
+    for workers in (0, 1):
+        short = tiny_split.tokenizer().with_context_length(3)
+        made = loader(split, short, workers=workers)
+        batches = list(made.batches(0, 24))
+        assert sum(b.truncated for b in batches) == made.truncated == short.truncated == 24
+        assert made.seen == short.seen == 24
+
+
+def test_resolution_follows_the_samples_seen(split: Split, tokenizer: Tokenizer) -> None:
+    made = loader(split, tokenizer)
+    sides = [b.images.shape[-1] for b in made.batches(0, 32, lambda n: 6 if n < 16 else 8) if b.images is not None]
+    assert sides == [6, 6, 8, 8]
+    assert next(made.batches(0, 8, 5)).images.shape[-1] == 5  # type: ignore[union-attr]
+
+
+def rot(folder: Path, records: list[int], count: int) -> Split:
+    """A split in whose tar the pixels of `records` have been overwritten since it was packed."""
+    tar = tiny_split.write(folder, count)
+    raw = bytearray(tar.read_bytes())
+    split = Split("train", [tar])
+    for r in records:
+        data = split.image_bytes(r)
+        at = raw.index(data)
+        raw[at + 40 : at + len(data)] = bytes(len(data) - 40)
+    tar.write_bytes(raw)
+    return Split("train", [tar])
+
+
+@pytest.mark.parametrize("cache", ["none", "pixels"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rotten_records_are_named_and_replaced(tmp_path: Path, tokenizer: Tokenizer, cache: str, workers: int) -> None:
+    split = rot(tmp_path, [3, 7], 20)
+    made = loader(split, tokenizer, cache=cache, workers=workers)
+    batches = list(made.batches(0, 40))
+    assert [b.size for b in batches] == [8] * 5
+    assert set(made.quarantine) == {split.key(3), split.key(7)}
+    assert not {3, 7} & {r for b in batches if b.meta for r in b.meta["records"]}
+    if workers:
+        assert equal(batches, list(loader(split, tokenizer, cache=cache).batches(0, 40)))
+
+
+def test_too_many_rotten_records_stop_the_run(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    split = rot(tmp_path, list(range(12)), 20)
+    with pytest.raises(DataError, match=r"at most 1\.0% of train may be unreadable; got 11 of 20"):
+        list(loader(split, tokenizer, cache="none").batches(0, 40))
+
+
+class Killer:
+    """A split whose record 5 ends the process that reads it, unless that is the main one."""
+
+    def __init__(self, split: Split, how: str) -> None:
+        self._split, self._main, self._how = split, os.getpid(), how
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.__dict__["_split"], name)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def image_bytes(self, i: int) -> bytes:
+        if i == 5 and os.getpid() != self._main:
+            if self._how == "hang":
+                signal.pause()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._split.image_bytes(i)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("how, message", [("kill", "one died"), ("hang", "a batch within 1 s; it did not")])
+def test_a_lost_worker_ends_the_run_with_advice(split: Split, tokenizer: Tokenizer, how: str, message: str) -> None:
+    made = loader(split, tokenizer, cache="none", workers=2, timeout_s=1)
+    killer = Killer(split, how)
+    made._reader._image = lambda i: decode_image(killer.image_bytes(i))
+    before = signal.getsignal(signal.SIGCHLD)
+    with pytest.raises(TrainingError, match=message):
+        list(made.batches(0, 80))
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+def test_the_global_random_state_is_left_alone(split: Split, tokenizer: Tokenizer) -> None:
+    before = torch.get_rng_state()
+    batches = loader(split, tokenizer, workers=1).batches(0, 24)
+    next(batches)
+    batches.close()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_scaled_decoding_is_close_and_never_cached(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    split = tiny_split.opened(tmp_path, 8, sizes=((64, 96),), jpeg=True)
+    plain = AugmentConfig(crop_scale=None)
+    full = next(loader(split, tokenizer, augment=plain, cache="none").batches(0, 8)).images
+    made = loader(split, tokenizer, augment=plain, decode="scaled")
+    scaled = next(made.batches(0, 8)).images
+    assert made.pixels is None
+    assert full is not None
+    assert scaled is not None
+    assert not torch.equal(full, scaled)
+    assert (full.float() - scaled.float()).abs().mean() < 6, "noise, where scaling is at its worst"
+    with pytest.raises(ConfigError, match=r"data.decode must be full"):
+        loader(split, tokenizer, decode="scaled", cache="pixels")
+
+
+def test_evaluation_shows_images_in_order(tmp_path: Path) -> None:
+    split = rot(tmp_path, [2], 7)
+    images = torch.cat(list(evaluation_batches(split, FORMAT, batch_size=3)))
+    for i in range(7):
+        expected = torch.full((3, 8, 8), 255) if i == 2 else resize_image(decode_image(split.image_bytes(i)), FORMAT)
+        assert torch.equal(images[i], expected.byte())
+    assert len(torch.cat(list(evaluation_batches(split, FORMAT, batch_size=3, max_items=4)))) == 4
+
+
+def test_config_survives_the_disk() -> None:
+    config = LoaderConfig(path="x", augment=AugmentConfig(zoom=(0.8, 1.2)))
+    assert from_json(to_json(config)) == config
