@@ -10,18 +10,18 @@ app = typer.Typer(help="Real corpora, fetched through pip, npm and apt, pinned a
 
 @app.command("list")
 def list_() -> None:
-    """Name the corpora, what they hold, and what is needed to fetch them."""
+    """Name the corpora, what they hold, and where they come from."""
     from rich.console import Console
-    from rich.table import Table
 
-    from diptych.data.corpora.corpus import corpora
+    from diptych.data.corpora.corpus import corpora, corpus
 
-    table = Table(box=None, pad_edge=False)
-    for head in ("corpus", "holds", "size", "from", "licence"):
-        table.add_column(head, overflow="fold")
-    for name, corpus in sorted(corpora().items()):
-        table.add_row(name, corpus.summary, corpus.size, corpus.origin, corpus.licence)
-    Console().print(table)
+    console = Console(highlight=False)
+    for name in corpora():
+        found = corpus(name)
+        console.print(f"[bold]{name}[/bold]  {found.summary}", soft_wrap=False)
+        for label, text in (("size", found.size), ("from", found.origin), ("licence", found.licence)):
+            console.print(f"    [dim]{label:8}{text}[/dim]")
+    console.print("\nGet one: diptych corpus get NAME [--out DIR]")
 
 
 @app.command("get")
@@ -31,6 +31,9 @@ def get(
     out: Annotated[Path | None, typer.Option(help="where to put the dataset (default: the cache)")] = None,
 ) -> None:
     """Fetch a corpus, pack it once, and print the folder."""
+    from diptych.core.config import override
+    from diptych.data.corpora.corpus import corpus
     from diptych.data.corpora.corpus import get as get_corpus
 
-    typer.echo(str(get_corpus(name, out=out, settings=settings or [])))
+    config = override(corpus(name).config, settings or [])
+    typer.echo(str(get_corpus(name, out=out, **{k: getattr(config, k) for k in type(config).model_fields})))
