@@ -70,11 +70,14 @@ def record_from_files(key: str, files: dict[str, bytes], where: str) -> Record:
     if isinstance(side.get("segments"), list):
         segments = tuple(_segment(s, files, f"{where}#{key}") for s in side["segments"])
         return Record(str(side.get("key", key)), segments, dict(side.get("meta") or {}))
-    binary = [
-        Segment(MODALITY_OF[ext], data, "jpg" if ext == "jpeg" else ext, role=MODALITY_OF[ext])
-        for suffix, data in files.items()
-        if (ext := suffix.rpartition(".")[2]) in MODALITY_OF
-    ]
+    found = {s: data for s, data in files.items() if s.rpartition(".")[2] in MODALITY_OF}
+    # beside K.jpg, a foreign K.mask.png is something about the image, not another piece of the record
+    found = {s: data for s, data in found.items() if "." not in s} or found
+    binary = []
+    for suffix, data in found.items():
+        extension = suffix.rpartition(".")[2]
+        modality = MODALITY_OF[extension]
+        binary.append(Segment(modality, data, "jpg" if extension == "jpeg" else extension, role=modality))
     text = files["txt"].decode(errors="replace") if "txt" in files else None
     captions, weights, meta = sidecar_texts(side, text)
     if captions:
@@ -103,14 +106,14 @@ def _without(side: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _segment(spec: Any, files: dict[str, bytes], where: str) -> Segment:
     try:
-        common = {"role": str(spec.get("role", "")), "loss": bool(spec.get("loss", True))}
+        role, loss = str(spec.get("role", "")), bool(spec.get("loss", True))
         if spec["modality"] == "text":
             weights = spec.get("weights")
             texts = tuple(str(t) for t in spec["texts"])
-            return Segment("text", texts, "txt", weights=tuple(map(float, weights)) if weights else None, **common)
+            return Segment("text", texts, "txt", role, loss, tuple(map(float, weights)) if weights else None)
         member = spec["member"]
         extension = member.rpartition(".")[2]
-        return Segment(MODALITY_OF[extension], files[member], extension, **common)
+        return Segment(MODALITY_OF[extension], files[member], extension, role, loss)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"{where}.json must list segments that are there; got {spec!r} ({error!r}). Pack it again."

@@ -94,7 +94,7 @@ class IndexBuilder:
     """Collects the arrays of an `Index`, row by row; one shard's worth is all that is ever held."""
 
     def __init__(self) -> None:
-        self.uids, self.image_ids, self.first = bytearray(), [], [0]
+        self.uids, self.image_ids, self.first = bytearray(), list[int](), [0]
         self.keys, self.key_end = bytearray(), [0]
         self.rows: list[tuple[int, int, int, int, int]] = []  # offset, size, suffix, width, height
         self.suffixes: dict[str, int] = {}

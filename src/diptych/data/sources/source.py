@@ -56,7 +56,7 @@ class Reject:
 
 
 class SourceConfig(Config):
-    """Base of every source's settings."""
+    """Base of every source's settings; those that `open_source` finds have a `path`."""
 
     abstract: ClassVar[bool] = True
 
@@ -140,11 +140,11 @@ class Look:
 
 
 def look(path: Path, entries: int = 20_000) -> Look:
-    """A quick look, at most three folders deep and `entries` entries long, so that a source can say "that is mine"."""
+    """A quick look, at most five folders deep and `entries` entries long, so that a source can say "that is mine"."""
     if not path.is_dir():
         return Look(path, path.is_file(), path.name.lower().rpartition(".")[2])
     names, suffixes = set[str](), set[str]()
-    for name in itertools.islice(_walk(path, 3), entries):
+    for name in itertools.islice(_walk(path, 5), entries):
         if name.count("/") == 0:
             names.add(name)
         suffixes.add(name.lower().rpartition(".")[2])
@@ -186,7 +186,7 @@ def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
     found = look(Path(text))
     if not found.is_file and not found.path.is_dir() and "{" not in text:
         raise DataError(f"a source must be a file or a folder; got {text}, which is not there. Check the path.")
-    known = [m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "source"]
+    known = [m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "source"]  # the folder is the registry
     modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in known]
     mine = [m for m in modules if m.recognises(found)]
     if not mine:
@@ -204,7 +204,7 @@ def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
             f"{', '.join(n for n in config.model_fields if n != 'path')}; got {', '.join(unknown)}, which would "
             f"have no effect on {text}."
         )
-    return config(path=text, **options).build()
+    return config(**{"path": text, **options}).build()
 
 
 def _config_of(module: Any) -> type[SourceConfig]:
