@@ -4,7 +4,7 @@ from torch import Tensor
 
 from diptych.core.errors import ConfigError
 from diptych.nn import mask
-from diptych.nn.attention import Attention, attend
+from diptych.nn.attention import Attention, attend, attend_by_matmul
 from diptych.nn.mask import Layout, MaskPlan
 from tests.reference import attention as reference
 
@@ -92,3 +92,27 @@ def test_no_bias_and_inner_norm() -> None:
 def test_heads_must_divide_width() -> None:
     with pytest.raises(ConfigError, match="width must be a multiple of heads; got width 10, heads 4"):
         Attention(10, 4)
+
+
+@pytest.mark.parametrize("rule", [mask.bidirectional(), mask.causal(), mask.padding(), mask.padding() & mask.causal()])
+def test_matmul_path_equals_loops_and_serves_bf16_training(rule: mask.Mask, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout.of_lengths(torch.tensor([2, 5]), 5)
+    allowed = rule.dense(layout).expand(2, -1, -1)
+    q, k, v = draws()
+    slow = reference.attend(q, k, v, allowed)
+    fast = attend_by_matmul(q, k, v, allowed[:, None])
+    torch.testing.assert_close(fast, slow, atol=1e-12, rtol=1e-9)
+    toward = torch.randn_like(slow)
+    theirs = torch.autograd.grad((slow * toward).sum(), (q, k, v))
+    torch.testing.assert_close(torch.autograd.grad((fast * toward).sum(), (q, k, v)), theirs, atol=1e-12, rtol=1e-9)
+
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the fused kernel's backward is the slow one here")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", never)
+    half = [t.detach().bfloat16().requires_grad_() for t in (q, k, v)]
+    out = attend(half[0], half[1], half[2], rule.plan(layout))
+    grads = torch.autograd.grad((out * toward.bfloat16()).sum(), half)
+    torch.testing.assert_close(out.double(), slow, atol=3e-2, rtol=3e-2)
+    for a, b in zip(grads, theirs, strict=True):
+        torch.testing.assert_close(a.double(), b, atol=5e-2, rtol=5e-2)

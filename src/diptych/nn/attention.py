@@ -2,22 +2,47 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
 from diptych.nn.mask import MaskPlan
 from diptych.nn.norm import NormKind, build_norm
 
+SHORT = 256 * 256
+"""Queries times keys up to which weights are held in full on a CPU in bf16: 128 kB a head and sample at most."""
+
 
 def attend(
     q: Float[Tensor, "b n q k"], k: Float[Tensor, "b n s k"], v: Float[Tensor, "b n s k"], mask: MaskPlan | None = None
 ) -> Float[Tensor, "b n q k"]:
-    """softmax(q k^T / sqrt(head width)) v under `mask`. A query that sees nothing gets zeros, and gives no gradient."""
-    if mask is None or mask.is_causal:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=mask is not None)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.allowed)
-    return out if mask.sees is None else torch.where(mask.sees, out, 0)
+    """softmax(q k^T / sqrt(head width)) v under `mask`. A query that sees nothing gets zeros, and gives no gradient.
+
+    The fused kernel, but for bf16 on a CPU: there its backward takes 2 (197 tokens) to 10 (12 tokens) times as long as
+    that of two matrix products, its forward as long (measured with torch 2.13 on one thread).
+    """
+    is_causal = mask is not None and mask.is_causal
+    allowed = None if mask is None else mask.allowed
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] * k.shape[2] <= SHORT:
+        if is_causal:
+            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        out = attend_by_matmul(q, k, v, allowed)
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=is_causal)
+    return out if mask is None or mask.sees is None else torch.where(mask.sees, out, 0)
+
+
+def attend_by_matmul(
+    q: Float[Tensor, "b n q k"],
+    k: Float[Tensor, "b n s k"],
+    v: Float[Tensor, "b n s k"],
+    allowed: Bool[Tensor, "*m q s"] | Bool[Tensor, "*m 1 s"] | None,
+) -> Float[Tensor, "b n q k"]:
+    """The same with the weights in full. Every query must see a key."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # (b, n, q, s)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class Attention(nn.Module):
