@@ -3,6 +3,7 @@
 import math
 
 from diptych.core.image_format import ImageFormat
+from diptych.models.convnet import ConvNetConfig
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -14,13 +15,16 @@ SIGLIP_VOCAB_SIZE = 32000
 
 
 def tiny() -> TwoTowerConfig:
-    """Trains on two CPU cores in minutes: 64-pixel images, 32 tokens."""
+    """A small residual network at 32 pixels beside one transformer block: trains on two CPU cores in minutes.
+
+    Small pictures are what buys the speed, and dense convolutions with batch norm what learns most from few samples.
+    """
     return TwoTowerConfig(
-        image_format=ImageFormat(resolution=64),
+        image_format=ImageFormat(resolution=32, resize="pad", mean=(0.7, 0.7, 0.7), std=(0.35, 0.35, 0.35)),
         context_length=32,
         embed_dim=256,
-        image=VisionTransformerConfig(patch_size=8, width=192, depth=6, heads=3),
-        text=TextTransformerConfig(width=192, depth=3, heads=3),
+        image=ConvNetConfig(widths=(32, 64, 128, 256), depths=(0, 1, 1, 1), pool_norm="batch"),
+        text=TextTransformerConfig(width=192, depth=1, heads=3, pooling="mean"),
     )
 
 
