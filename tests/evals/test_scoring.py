@@ -1,26 +1,9 @@
 import torch
 
+from diptych.data.image_reader import ImageReader
 from diptych.evals.ranking import Matches
-from diptych.evals.scoring import EmbeddedItems, ImageReader, ScoredItems, choose_places, describe_broken, thumbnail
+from diptych.evals.scoring import EmbeddedItems, ScoredItems, choose_places, describe_broken, thumbnail
 from tests.evals import fakes
-
-
-def test_reading_keeps_order_and_names_what_is_broken():
-    split = fakes.pairs(11)
-    split.images[3] = split.images[7] = b"\x89PNG\r\n\x1a\nbroken"
-    reader = ImageReader(split, fakes.model(), batch_size=4)
-    batches = list(reader.batches(range(11)))
-    assert [b.places for b in batches] == [[0, 1, 2], [4, 5, 6], [8, 9, 10]]
-    assert [int(x) for b in batches for x in b.images[:, 1, 0, 0]] == [0, 1, 2, 4, 5, 6, 8, 9, 10]
-    said = describe_broken(reader, most=1)
-    assert said["count"] == 2
-    assert list(said["first"]) == [split.uid(3)]
-
-
-def test_stopping_early_leaves_nothing_hanging():
-    for batch in ImageReader(fakes.pairs(50), fakes.model(), batch_size=4).batches(range(50)):
-        assert batch.places == [0, 1, 2, 3]
-        break
 
 
 def test_blocks_equal_the_whole():
@@ -28,11 +11,20 @@ def test_blocks_equal_the_whole():
     texts = [f"thing {i} view 0" for i in range(70)]
     twin = fakes.model(fakes.Embeds, perfect=False)
     dense = EmbeddedItems(twin.embed_image(split.images), twin.embed_text(texts))
-    scored = ScoredItems(model, ImageReader(split, model, 32), list(range(70)), texts)
+    scored = ScoredItems(model, ImageReader(split, model.model.config.image_format, 32), list(range(70)), texts)
     matches = Matches.of(list(range(70)), [[t] for t in texts])
     torch.testing.assert_close(scored.rows(30, 65), dense.rows(30, 65))
     torch.testing.assert_close(scored.pairs(matches), dense.pairs(matches))
     torch.testing.assert_close(scored.columns([1, 69]), dense.columns([1, 69]))
+
+
+def test_what_is_broken_is_named():
+    split = fakes.pairs(5)
+    split.images[3] = b"broken"
+    reader = ImageReader(split, fakes.model().model.config.image_format, 2)
+    assert sum(len(b.places) for b in reader.batches(range(5))) == 4
+    assert describe_broken(reader)["count"] == 1
+    assert list(describe_broken(reader)["first"]) == [split.uid(3)]
 
 
 def test_places_and_thumbnails():

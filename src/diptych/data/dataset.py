@@ -57,6 +57,10 @@ class Split:
         """The tars, in order."""
         return [r.path for r in self._readers]
 
+    def shard_of(self, i: int) -> Path:
+        """The tar that holds record i."""
+        return self._readers[self._place(i)[0]].path
+
     def uid(self, i: int) -> str:
         """The content hash of record i, 32 hex digits."""
         index, row = self._index(i)

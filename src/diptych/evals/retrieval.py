@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
+from diptych.data.image_reader import ImageReader
 from diptych.evals import ranking
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
 from diptych.evals.ranking import Matches, Ranks
@@ -18,7 +19,6 @@ from diptych.evals.scoring import (
     PAIRS_SIDE,
     EmbeddedItems,
     Gallery,
-    ImageReader,
     Items,
     ScoredItems,
     choose_places,
@@ -69,7 +69,7 @@ class Retrieval(Eval):
     def run(self, model: Pretrained, data: Any, artifacts: bool = True) -> EvalResult:
         """Evaluate `model` on the split `data`."""
         config = self.config
-        reader = ImageReader(data, model, config.batch_size)
+        reader = ImageReader(data, model.model.config.image_format, config.batch_size)
         places = choose_places(data, config.max_items)
         captions = {p: self._captions(data, p) for p in places}
         without = [p for p in places if not captions[p]]

@@ -4,71 +4,23 @@
 """
 
 import base64
-import hashlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from diptych.core.errors import DataError, EvalError
-from diptych.data.decode import decode_image, encode_jpeg, resize_image, resize_long_side
+from diptych.core.errors import EvalError
+from diptych.data.decode import decode_image, encode_jpeg, resize_long_side
+from diptych.data.image_reader import ImageReader
 from diptych.evals.ranking import Matches, pair_products
 from diptych.models.capabilities import require
 from diptych.models.pretrained import Pretrained
 
 PAIRS_SIDE = 32
 """A model without embeddings scores blocks of so many images and texts at once."""
-
-_AHEAD = 2  # batches that are decoded while the model works
-_THREADS = 2
-
-
-class ImageBatch(NamedTuple):
-    """Some images of a split, decoded: their places in the split, a hash of each one's bytes, and the pixels."""
-
-    places: list[int]
-    hashes: list[bytes]
-    images: UInt8[Tensor, "b 3 s s"]
-
-
-class ImageReader:
-    """Decoded batches of a split's images, for one model. `broken` collects what could not be decoded, and why."""
-
-    def __init__(self, split: Any, model: Pretrained, batch_size: int) -> None:
-        self.split = split
-        self.format = model.model.config.image_format
-        self.batch_size = batch_size
-        self.broken: dict[int, str] = {}
-
-    def batches(self, places: Sequence[int]) -> Iterator[ImageBatch]:
-        """The images at `places` in order, decoded ahead by threads; broken ones are left out and noted."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            waiting: deque[list[Any]] = deque()
-            starts = iter(range(0, len(places), self.batch_size))
-            while True:
-                while len(waiting) < _AHEAD and (start := next(starts, None)) is not None:
-                    waiting.append([pool.submit(self._load, p) for p in places[start : start + self.batch_size]])
-                if not waiting:
-                    return
-                loaded = [x for x in (f.result() for f in waiting.popleft()) if x is not None]
-                if loaded:
-                    yield ImageBatch(
-                        [x[0] for x in loaded], [x[1] for x in loaded], torch.stack([x[2] for x in loaded])
-                    )
-
-    def _load(self, place: int) -> tuple[int, bytes, Tensor] | None:
-        data = self.split.image_bytes(place)
-        try:
-            image = resize_image(decode_image(data), self.format)
-        except DataError as error:
-            self.broken[place] = str(error)
-            return None
-        return place, hashlib.blake2b(data, digest_size=16).digest(), image
 
 
 @runtime_checkable

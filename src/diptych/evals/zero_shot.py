@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
+from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
 from diptych.evals.prompts import BARE, SINGLE, Classes, fill, read_classes, read_templates
 from diptych.evals.ranking import check_finite
@@ -19,7 +20,6 @@ from diptych.evals.scoring import (
     PAIRS_SIDE,
     EmbeddedItems,
     Gallery,
-    ImageReader,
     ScoredItems,
     choose_places,
     describe_broken,
@@ -85,7 +85,7 @@ class ZeroShot(Eval):
         templates, source = read_templates(config.templates, folder)
         first = {label: p for p, label in reversed(labels.items())}
         index_of = {label: classes.index_of(label, data.uid(p)) for label, p in first.items()}
-        reader = ImageReader(data, model, config.batch_size)
+        reader = ImageReader(data, model.model.config.image_format, config.batch_size)
         gallery = read_gallery(model, reader, places, "zero_shot")
         truth = np.array([index_of[labels[p]] for p in gallery.places])
         scale = _scale(model)
