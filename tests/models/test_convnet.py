@@ -87,6 +87,11 @@ def test_dropout_rests_in_eval() -> None:
     assert not torch.equal(made.train()(x), made(x))
 
 
+def test_a_single_image_cannot_be_normalised_over_the_batch() -> None:
+    with pytest.raises(ConfigError, match="at least 2 images to train under batch norm; got 1"):
+        tower().train()(torch.randn(1, 3, 32, 32))
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match="widths and depths must name the same stages"):
         ConvNetConfig(widths=(8, 16), depths=(1,))

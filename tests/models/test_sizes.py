@@ -44,7 +44,7 @@ def test_every_size_survives_json(name: str) -> None:
 
 
 def test_tiny_is_tiny() -> None:
-    model = config_of("tiny").build(2048)
+    model = config_of("tiny").build(2048).eval()
     assert sum(p.numel() for p in model.parameters()) < 10e6
     side = model.config.image_format.resolution
     assert model.embed_image(torch.zeros(1, 3, side, side, dtype=torch.uint8)).isfinite().all()

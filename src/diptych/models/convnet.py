@@ -175,6 +175,11 @@ class ConvNet(ImageTower):
         return self._encode(images).flatten(2).transpose(1, 2)
 
     def _encode(self, images: Tensor) -> Tensor:
+        if self.training and images.shape[0] < 2 and "batch" in (self.config.norm, self.config.pool_norm):
+            raise ConfigError(
+                "a batch must hold at least 2 images to train under batch norm; got 1. "
+                "Raise micro_batch, or set norm=group and pool_norm=layer."
+            )
         return self.stages(
             images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
         )
