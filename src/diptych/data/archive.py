@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 
@@ -78,7 +78,7 @@ def read_members(
 
 def _tar(path: Path, stream: Any, wanted: Callable[[str], bool], limits: Limits) -> Iterator[Member]:
     counted = _Counted(stream, limits.total_bytes, path.name)
-    with tarfile.open(fileobj=counted, mode="r|") as tar:
+    with tarfile.open(fileobj=cast("IO[bytes]", counted), mode="r|") as tar:
         for count, info in enumerate(tar):
             tar.members = []  # a stream never goes back, and tarfile would remember every header
             name = _safe_name(info.name, path.name)
