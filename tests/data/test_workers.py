@@ -1,0 +1,53 @@
+"""Workers keep the order, and how many there are follows from the machine."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from diptych.core.errors import TrainingError
+from diptych.data.workers import cores, in_workers, worker_count
+
+
+class Squares:
+    def __getitem__(self, i: int) -> int:
+        if i < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i * i
+
+
+def test_items_come_in_order() -> None:
+    assert list(in_workers(Squares(), iter(range(20)), 2, 2, 60.0)) == [i * i for i in range(20)]
+
+
+def test_a_death_between_two_items_is_seen_at_the_next() -> None:
+    made = in_workers(Squares(), iter([1, 2, -1, 3, 4, 5, 6, 7]), 1, 2, 60.0)
+    with pytest.raises(TrainingError, match="workers must live as long as the run; one died"):
+        list(made)
+
+
+def test_it_works_in_another_thread_too() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.extend(in_workers(Squares(), iter(range(5)), 1, 2, 60.0)))
+    thread.start()
+    thread.join(60)
+    assert found == [0, 1, 4, 9, 16]
+
+
+def test_what_a_step_raises_comes_out() -> None:
+    class Broken:
+        def __getitem__(self, i: int) -> int:
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        list(in_workers(Broken(), iter([1]), 1, 2, 60.0))
+
+
+def test_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert worker_count(0) == 0
+    assert worker_count(3) == 3
+    assert 1 <= worker_count(-1) <= 8
+    assert cores() >= 1
+    monkeypatch.setattr("diptych.data.workers.can_fork", lambda: False)
+    assert worker_count(-1) == 0
