@@ -2,7 +2,7 @@ import os
 from typing import ClassVar, Literal
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diptych.core import config as module
 from diptych.core.config import Config, find_kind, flatten, from_dict, from_json, override, to_dict, to_json
@@ -63,6 +63,27 @@ def test_override_reaches_every_leaf_and_checks_it():
 def test_wrong_overrides_teach(assignment, words):
     with pytest.raises(ConfigError, match=words):
         override(Whole(), [assignment])
+
+
+class Linked(Config):
+    width: int = 8
+    heads: int = 4
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Linked":
+        if self.width % self.heads:
+            raise ValueError(f"Linked.width must be a multiple of heads; got {self.width} and {self.heads}.")
+        return self
+
+
+class Holder(Config):
+    linked: Linked = Linked()
+
+
+def test_fields_that_depend_on_each_other_change_together():
+    assert override(Holder(), ["linked.width=9", "linked.heads=3"]).linked == Linked(width=9, heads=3)
+    with pytest.raises(ConfigError, match=r"^Linked.width must be a multiple of heads; got 9 and 4\.$"):
+        override(Holder(), ["linked.width=9"])
 
 
 def test_unknown_fields_and_untrusted_kinds_are_refused(monkeypatch):

@@ -17,9 +17,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_directory_is_whole_or_not_there(tmp_path):
     target = tmp_path / "d"
-    with pytest.raises(RuntimeError), new_directory(target) as d:
-        (d / "x").write_text("1")
-        raise RuntimeError
+
+    def fail():
+        with new_directory(target) as d:
+            (d / "x").write_text("1")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert os.listdir(tmp_path) == []
     for text in ("1", "2"):
         with new_directory(target) as d:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from diptych.core.errors import ConfigError
 
@@ -110,6 +111,8 @@ def find_kind(kind: str) -> type[Config]:
 def override(config: Config, assignments: list[str]) -> Config:
     """`config` with ``path.to.field=value`` assignments applied in order, each checked against the field's type.
 
+    What fields demand of each other is checked once all are set, so that a width and its heads can change together.
+
     A value is read as JSON where that parses and as plain text where it does not. A field that holds a family of
     configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default.
     """
@@ -118,7 +121,9 @@ def override(config: Config, assignments: list[str]) -> Config:
         if not eq or not path:
             raise ConfigError(f"an override must be field.sub=value; got {text!r}. Example: train.lr=3e-4")
         config = _set(config, path.split("."), raw, path)
-    return config
+    checked = _checked(config)
+    assert isinstance(checked, Config)
+    return checked
 
 
 def flatten(config: Config, prefix: str = "") -> dict[str, Any]:
@@ -147,11 +152,18 @@ def _set(config: Config, path: list[str], raw: str, whole: str) -> Config:
             raise ConfigError(
                 f"{whole} must name a field of a config; but {name} is {current!r}. Set {name} itself first."
             )
-        return config.replace(**{name: _set(current, rest, raw, whole)})
-    return config.replace(**{name: _parse(known[name].annotation, current, raw, whole)})
+        return config.model_copy(update={name: _set(current, rest, raw, whole)})
+    return config.model_copy(update={name: _parse(known[name], current, raw, whole)})
 
 
-def _parse(annotation: Any, current: Any, raw: str, whole: str) -> Any:
+def _checked(value: Any) -> Any:
+    if isinstance(value, Config):
+        return type(value)(**{k: _checked(getattr(value, k)) for k in type(value).model_fields})
+    return tuple(_checked(v) for v in value) if isinstance(value, tuple) else value
+
+
+def _parse(field: FieldInfo, current: Any, raw: str, whole: str) -> Any:
+    annotation = field.annotation
     families = [t for t in _members(annotation) if isinstance(t, type) and issubclass(t, Config)]
     if families and not (raw == "null" and type(None) in _members(annotation)):
         if raw.lstrip().startswith("{"):
@@ -161,7 +173,7 @@ def _parse(annotation: Any, current: Any, raw: str, whole: str) -> Any:
         value = json.loads(raw)
     except json.JSONDecodeError:
         value = raw
-    adapter = TypeAdapter(annotation)
+    adapter: TypeAdapter[Any] = TypeAdapter(typing.Annotated[annotation, field])  # type: ignore[arg-type]
     try:
         return adapter.validate_python(value)
     except ValidationError as first:
@@ -217,4 +229,4 @@ def _explain(cls: type[Config], error: ValidationError) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["Config", "find_kind", "flatten", "from_dict", "from_json", "override", "to_dict", "to_json", "pydantic"]
+__all__ = ["Config", "find_kind", "flatten", "from_dict", "from_json", "override", "pydantic", "to_dict", "to_json"]

@@ -30,7 +30,7 @@ def is_main() -> bool:
 
 
 def init_from_environment(timeout_minutes: float = 30) -> torch.device:
-    """Join the group that torchrun describes in the environment (none: a single process) and pick this rank's device."""
+    """Join the group that torchrun describes (none: a single process) and pick this rank's device."""
     local = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local) if cuda else torch.device("cpu")

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder below the user's cache (``$DIPTYCH_CACHE``, else ``$XDG_CACHE_HOME/diptych``, else ``~/.cache/diptych``)."""
+    """A folder below ``$DIPTYCH_CACHE``, else ``$XDG_CACHE_HOME/diptych``, else ``~/.cache/diptych``."""
     root = os.environ.get("DIPTYCH_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "diptych"
     )

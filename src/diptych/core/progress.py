@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 def track(items: Iterable[T], label: str, total: int | None = None, every_s: float = 10.0) -> Iterator[T]:
     """`items`, while showing how many have gone by, how fast, and how long it will take still."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if not is_main():
         yield from items
@@ -50,10 +50,8 @@ def track(items: Iterable[T], label: str, total: int | None = None, every_s: flo
 
 def _lines(items: Iterable[T], label: str, total: int | None, every_s: float) -> Iterator[T]:
     start = last = time.monotonic()
-    done = 0
-    for item in items:
+    for done, item in enumerate(items, 1):
         yield item
-        done += 1
         now = time.monotonic()
         if now - last >= every_s:
             last = now

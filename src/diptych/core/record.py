@@ -75,7 +75,7 @@ class Record:
 
     @property
     def uid(self) -> str:
-        """128 bits of a hash of the content, as 32 hex digits: equal content has an equal uid, wherever it came from."""
+        """128 bits of a hash of the content, as 32 hex digits: equal content, equal uid, wherever it came from."""
         h = hashlib.blake2b(digest_size=16)
         for s in self.segments:
             parts = (s.payload,) if isinstance(s.payload, bytes) else tuple(t.encode() for t in s.payload)
