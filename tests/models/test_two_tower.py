@@ -1,4 +1,7 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,3 +123,26 @@ def test_settings_survive_json_and_take_overrides() -> None:
     assert isinstance(swapped.image, ModifiedResNetConfig)
     with pytest.raises(ConfigError, match="Did you mean 'patch_size'"):
         override(config, ["image.patchsize=4"])
+
+
+COMPILED = """
+import sys, torch
+torch.set_num_threads(1)
+from tests.models.test_two_tower import model, pixels
+from tests.models.towers import small, texts
+from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
+
+image = small(VisionTransformerConfig, pooling=sys.argv[1], patch_dropout=0.5, drop_path=0.1)
+text = small(TextTransformerConfig, attention="bidirectional", pooling="mean")
+made, (tokens, lengths) = model(image=image, text=text).train(), texts()
+both = lambda x, t, n: made.encode_image(x) @ made.encode_text(t, n).T
+torch.compile(both, backend="aot_eager", fullgraph=True)(pixels(), tokens, lengths).sum().backward()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["cls", "map"])
+def test_it_compiles_as_one_graph(pooling: str) -> None:
+    # in a process of its own: the hook that executes annotations in the tests is itself not traceable
+    subprocess.run([sys.executable, "-c", COMPILED, pooling], check=True, cwd=Path(__file__).parents[2])
