@@ -117,6 +117,9 @@ def test_saved_is_loaded_equal(trained: Tokenizer, tmp_path: Path) -> None:
     assert again.fingerprint == trained.fingerprint
     assert again.config == trained.config
     assert again.batch(CAPTIONS)[0].equal(trained.batch(CAPTIONS)[0])
+    assert Tokenizer.from_file(tmp_path / "tokenizer.json", context_length=5).config == trained.config.replace(
+        context_length=5
+    )
     from transformers import PreTrainedTokenizerFast
 
     theirs = PreTrainedTokenizerFast.from_pretrained(str(tmp_path))

@@ -1,10 +1,11 @@
 """The order of a run: which record, caption and random key the n-th sample has. A pure function of (seed, n)."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
-import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -83,5 +84,5 @@ def choose(key: int, count: int, weights: tuple[float, ...] | None) -> int:
     u = (fold(key, "caption") >> 10) * 2.0**-53
     if weights is None or not sum(weights) > 0:
         return int(u * count)
-    steps = np.cumsum(np.maximum(weights, 0.0))
-    return min(int(np.searchsorted(steps, u * steps[-1], side="right")), count - 1)
+    steps = list(accumulate(max(w, 0.0) for w in weights))  # few: faster than numpy
+    return min(bisect_right(steps, u * steps[-1]), count - 1)

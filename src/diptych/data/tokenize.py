@@ -20,8 +20,8 @@ from pydantic import Field
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from diptych.core.config import Config, from_dict, to_dict
-from diptych.core.errors import ConfigError, DataError
+from diptych.core.config import Config, to_dict
+from diptych.core.errors import ConfigError
 from diptych.core.files import write_atomic, write_json
 from diptych.data.canonicalise import CANONICAL, Canonical
 from diptych.data.clip_vocabulary import END, START, clip_vocabulary
@@ -179,20 +179,11 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Tokenizer":
         """The tokenizer that `save` wrote, or that another library wrote into `folder` (see `from_file`)."""
-        from diptych.data.tokenizer_files import read_json, read_vocabulary
-
-        path = Path(folder) / CONFIG_FILE
-        ours = read_json(path).get("diptych") if path.is_file() else None
-        if ours is None:
-            return cls.from_file(folder)
-        config = from_dict(ours)
-        if not isinstance(config, TokenizerConfig):
-            raise DataError(f"{path} must hold a TokenizerConfig; got {type(config).__name__}. Save it anew.")
-        return cls(read_vocabulary(Path(folder) / TOKENIZER_FILE), config)
+        return cls.from_file(folder)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **settings: Any) -> "Tokenizer":
-        """Another library's tokenizer: a tokenizer.json, a folder with one, or CLIP's vocab.json with merges.txt.
+        """A tokenizer of ours or of another library: a tokenizer.json, its folder, or CLIP's vocab.json and merges.txt.
 
         Specials, context length, padding and spelling are read from the files beside it (CLIP and SigLIP known by
         name); `settings` are fields of TokenizerConfig that win over what was read.

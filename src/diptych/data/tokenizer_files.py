@@ -1,4 +1,4 @@
-"""Other libraries' tokenizer files, read as a vocabulary and the settings that TokenizerConfig needs."""
+"""Tokenizer files, ours and other libraries', read as a vocabulary and the settings that TokenizerConfig needs."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import tokenizers
 
+from diptych.core.config import from_dict
 from diptych.core.errors import DataError
 
 _MOST_BYTES = 256 << 20
@@ -40,6 +41,8 @@ def read_foreign(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, Any]]:
     about = _about(folder)
     if file.is_file():
         vocabulary = read_vocabulary(file)
+        if "diptych" in about:
+            return vocabulary, _ours(about["diptych"], folder)
         start, end = _surrounding(vocabulary)
         known = {"canonicalise": "none"}
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -80,6 +83,18 @@ def _about(folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             about |= read_json(folder / name)
     return about
+
+
+def _ours(value: Any, folder: Path) -> dict[str, Any]:
+    from diptych.data.tokenize import TokenizerConfig
+
+    config = from_dict(value)
+    if not isinstance(config, TokenizerConfig):
+        raise DataError(
+            f"{folder}/tokenizer_config.json must hold a TokenizerConfig under diptych; got {type(config).__name__}. "
+            "Save the tokenizer anew."
+        )
+    return {name: getattr(config, name) for name in TokenizerConfig.model_fields}
 
 
 def _surrounding(vocabulary: tokenizers.Tokenizer) -> tuple[int | None, int | None]:
