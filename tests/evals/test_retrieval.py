@@ -61,6 +61,15 @@ def test_equal_captions_and_equal_images_are_right():
     assert (result.settings["distinct_images"], result.settings["distinct_captions"]) == (19, 19)
 
 
+def test_repeated_captions_are_one_query():
+    split = fakes.FakeSplit([fakes.picture(i) for i in range(60)], [(f"kind {i % 4}",) for i in range(60)])
+    found = _run(fakes.model(perfect=False), split).metrics
+    assert found["t2i_recall_at_1"].n == 4  # four queries cannot tell a model from chance
+    assert found["t2i_recall_at_1"].high - found["t2i_recall_at_1"].low > 0.4
+    assert found["t2i_recall_at_1"].chance == pytest.approx(0.25)
+    assert found["i2t_recall_at_1"].n == 60
+
+
 def test_broken_images_are_counted_named_and_left_out():
     split = fakes.pairs(12)
     split.images[4] = b"not an image"

@@ -57,7 +57,9 @@ class Retrieval(Eval):
     """R@K, median rank and MRR both ways over the whole split, with intervals over images and the level of guessing.
 
     Image to text counts if *any* of the image's captions is among the K best; text to image if its image is, or
-    another with equal bytes or an equal caption (`ranking.Matches`). Works from embeddings, or else from `score`.
+    another with equal bytes or an equal caption (`ranking.Matches`). Where few distinct captions repeat (class names),
+    text to image has only as many independent queries, and its intervals are over those. Works from embeddings, or
+    else from `score`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("score",)
@@ -119,7 +121,9 @@ class Retrieval(Eval):
         i2t = self._direction(
             "i2t", found.i2t.numpy()[image_of], image_of, matches.right_texts().numpy()[image_of], len(text_of)
         )
-        clusters = image_of[matches.owner.numpy()]
+        # captions of one image are not independent, and equal captions are one and the same query: whichever are fewer
+        by_image = len(matches.first_image) <= len(matches.first_text)
+        clusters = image_of[matches.owner.numpy()] if by_image else text_of
         t2i = self._direction(
             "t2i", found.t2i.numpy()[text_of], clusters, matches.right_images().numpy()[text_of], len(image_of)
         )

@@ -51,7 +51,9 @@ def embed_split(
     raw, width = folder / ".embeddings.raw", 0
     batches = -(-len(split) // batch_size)
     with open(raw, "wb") as f, torch.inference_mode():
-        for batch in track(reader.batches(range(len(split))), f"embedding {split.name} x {batch_size}", total=batches):
+        for batch in track(
+            reader.batches(range(len(split))), f"embedding {split.name}, batches of {batch_size}", total=batches
+        ):
             vectors = network.embed_image(batch.images.to(model.device)).float().cpu()
             if not vectors.isfinite().all():
                 raise ServeError(

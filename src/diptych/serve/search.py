@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -116,7 +116,7 @@ def write_contact_sheet(
         left = pad + place % columns * (side + pad)
         top = head + pad + place // columns * (side + words + pad)
         pixels = resize_long_side(decode_image(dataset.split(hit.split).image_bytes(hit.row)), side)
-        tile = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+        tile = ImageOps.contain(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), (side, side))
         sheet.paste(tile, (left + (side - tile.width) // 2, top + (side - tile.height) // 2))
         draw.rectangle((left - 1, top - 1, left + side, top + side), outline="#d8d8d8")
         draw.text((left, top + side + 4), f"{hit.rank}   {hit.score:.3f}", "#707070", small)
