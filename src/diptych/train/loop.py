@@ -32,7 +32,7 @@ from diptych.train.ema import averaged
 from diptych.train.environment import memory_mb, seed_step, set_up
 from diptych.train.evaluate import evaluate, validation_loss
 from diptych.train.metrics import Interval, MetricsLog
-from diptych.train.optimizer import clip_gradients, nonfinite_names, set_lr
+from diptych.train.optimizer import clip_gradients, gradient_norm, nonfinite_names, set_lr
 from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
 from diptych.train.schedule import resolution_at
 
@@ -67,9 +67,9 @@ def train(
             seed_step(config.train.seed, run.step)
             set_lr(run.optimizer, run.schedule.learning_rate(run.step))
             gradient = run.accumulate(batch)
-            norm = clip_gradients(run.objective, config.train.grad_clip)
+            norm = gradient_norm(run.objective)
             values, truncated, stopping = _agree(gradient, norm, batch.truncated, stop.signal > 0, run.device)
-            _apply(run, values)
+            _apply(run, values, norm)
             run.step += 1
             run.interval.add(run.schedule.global_batch, truncated, waited, values)
 
@@ -125,9 +125,10 @@ def _agree(
     return {**values, "grad_norm": float(norm)}, int(cut), stopping > 0
 
 
-def _apply(run: Run, values: dict[str, float]) -> None:
-    """Take the optimizer's step, unless loss or gradient is not finite: then say so, and give up after too many."""
+def _apply(run: Run, values: dict[str, float], norm: torch.Tensor) -> None:
+    """Clip and take the optimizer's step. If loss or gradient is not finite, skip it and say so; too often: give up."""
     if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+        clip_gradients(run.objective, run.config.train.grad_clip, norm)  # not before: a NaN would spread to all
         run.optimizer.step()
         run.objective.model.after_step()
         if run.ema is not None:

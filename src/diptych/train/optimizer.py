@@ -67,13 +67,15 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def clip_gradients(objective: Objective, max_norm: float) -> Tensor:
-    """The norm of all gradients together (before), which are scaled down to `max_norm` if above it (0: never)."""
-    grads = [p.grad for p in objective.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads, foreach=None)
+def gradient_norm(objective: Objective) -> Tensor:
+    """The norm of all gradients together, in float32 and on the device."""
+    return torch.nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None])
+
+
+def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
+    """Scale all gradients, whose norm is `norm`, down to `max_norm` if it is above (0: never)."""
     if max_norm > 0:
         torch.nn.utils.clip_grads_with_norm_([p for p in objective.parameters() if p.grad is not None], max_norm, norm)
-    return norm
 
 
 def nonfinite_names(objective: Objective, most: int = 3) -> list[str]:

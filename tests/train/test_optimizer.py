@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from diptych.core.errors import TrainingError
+from diptych.core.image_format import ImageFormat
+from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.two_tower import TwoTowerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
+from diptych.objectives.contrastive import ContrastiveConfig
+from diptych.train.optimizer import (
+    build_optimizer,
+    clip_gradients,
+    decayed_names,
+    gradient_norm,
+    nonfinite_names,
+    parameter_names,
+    set_lr,
+)
+from tests.objectives.tiny_model import TinyConfig, tiny_batch
+
+
+def test_decay_goes_to_matrices_and_nothing_else():
+    config = TwoTowerConfig(
+        image_format=ImageFormat(resolution=16),
+        context_length=8,
+        embed_dim=8,
+        image=VisionTransformerConfig(patch_size=4, width=32, depth=1, heads=2),
+        text=TextTransformerConfig(width=32, depth=1, heads=2),
+    )
+    objective = ContrastiveConfig().build(config.build(20))
+    decayed, undecayed = decayed_names(objective)
+    known = dict(objective.named_parameters())
+    assert sorted(decayed + undecayed) == sorted(known)
+    assert all(known[n].ndim >= 2 for n in decayed)
+    for name in ("log_logit_scale", "image_tower.position_embed", "text_tower.position_embed", "image_tower.cls_token"):
+        assert f"model.{name}" in undecayed
+    assert not [n for n in decayed if "norm" in n or n.endswith("bias")]
+    for name in (
+        "image_tower.patch_embed.weight",
+        "text_tower.projection.weight",
+        "image_tower.blocks.0.mlp.fc_1.weight",
+    ):
+        assert f"model.{name}" in decayed
+
+
+def test_groups_names_and_rates():
+    objective = ContrastiveConfig().build(TinyConfig(batch_norm=True).build(20))
+    optimizer = build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6)
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.2, 0.0]
+    decayed, undecayed = decayed_names(objective)
+    assert parameter_names(objective, optimizer) == decayed + undecayed
+    assert "model.token_embed.weight" in undecayed  # the model says so
+    set_lr(optimizer, 0.5)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.5]
+
+
+def test_frozen_parameters_are_left_out_and_nothing_to_train_is_refused():
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    for n, p in objective.named_parameters():
+        p.requires_grad_(n == "model.log_logit_scale")
+    assert len(build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6).param_groups) == 1
+    objective.model.log_logit_scale.requires_grad_(False)
+    with pytest.raises(TrainingError, match="Unfreeze a tower"):
+        build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6)
+
+
+def test_a_wrong_name_in_decay_free_is_no_silent_decay(monkeypatch):
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    monkeypatch.setattr(type(objective.model), "decay_free", lambda self: {"token_embedding"})
+    with pytest.raises(TrainingError, match="got token_embedding"):
+        decayed_names(objective)
+
+
+def test_clipping_scales_the_whole_gradient_at_once():
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    objective(tiny_batch()).total.backward()
+    grads = [p.grad.clone() for p in objective.parameters()]
+    plain = sum(float((g.double() ** 2).sum()) for g in grads) ** 0.5
+    norm = gradient_norm(objective)
+    assert norm.item() == pytest.approx(plain, rel=1e-5)
+    clip_gradients(objective, 0.0, norm)
+    assert all(torch.equal(p.grad, g) for p, g in zip(objective.parameters(), grads, strict=True))
+    clip_gradients(objective, plain / 4, norm)
+    for p, g in zip(objective.parameters(), grads, strict=True):
+        torch.testing.assert_close(p.grad, g / 4, rtol=1e-4, atol=1e-7)
+    assert nonfinite_names(objective) == []
+    objective.model.token_embed.weight.grad[0, 0] = torch.inf
+    assert nonfinite_names(objective) == ["token_embed.weight"]
