@@ -1,9 +1,12 @@
 """The same promises over every eval of the folder: perfect is 1, random is chance, and both say how sure they are."""
 
+import json
+
 import pytest
 
 from diptych.core.config import from_json, to_json
 from diptych.evals import find
+from diptych.report import run_page
 from tests.evals import fakes
 
 
@@ -36,3 +39,11 @@ def test_results_are_complete_and_seeded(name):
     assert result == task.run(model, _split(name, 40), True)
     assert all(e.low <= e.value <= e.high for e in result.metrics.values())
     assert task.run(model, _split(name, 40), False).artifacts == {}
+
+
+@pytest.mark.parametrize("name,headings", [("retrieval", 6), ("zero_shot", 4)])
+def test_the_report_draws_every_result(name, headings):
+    result = find.config_for(name).build().run(fakes.model(perfect=False), _split(name, 40))
+    page = run_page._result(json.loads(to_json(result)))
+    assert page.count("<h3>") == headings
+    assert page.count("<figure") > 1

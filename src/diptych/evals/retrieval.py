@@ -277,7 +277,7 @@ def _top(scores: Tensor, k: int = 5) -> list[int]:
 
 
 def _histogram(ranks: Tensor) -> dict[str, list[int]]:
-    """How many queries have a rank in [1, 2), [2, 4), [4, 8), ..."""
+    """How many queries have a rank in [1, 2), [2, 4), [4, 8), ...; `bins` are where they begin."""
     edges = 2 ** np.arange(int(np.log2(float(ranks.max()))) + 2)
     counts, _ = np.histogram(ranks.numpy(), bins=edges)
-    return {"bins": edges.tolist(), "counts": counts.tolist()}
+    return {"bins": edges[:-1].tolist(), "counts": counts.tolist()}
