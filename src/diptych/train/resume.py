@@ -146,15 +146,14 @@ def check_resumable(config: RunConfig, state: dict[str, Any], data_fingerprint: 
         )
     old, new = state["config"], json.loads(json.dumps(flatten(config)))
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not _is_free(k)]
-    if "train.samples_seen" in changed and (reason := _why_not_longer(config, state)) is None:
+    reason = _why_not_longer(config, state) if "train.samples_seen" in changed else None
+    if reason is None and "train.samples_seen" in changed:
         changed.remove("train.samples_seen")
-    else:
-        reason = ""
     if changed:
         words = "; ".join(f"{k} = {new.get(k)!r} (it was {old.get(k)!r})" for k in changed)
         raise ConfigError(
-            f"a resumed run must keep its settings; got {words}. {reason or ''} Give the old values back, or start a "
-            "new run.".replace("  ", " ")
+            f"a resumed run must keep its settings; got {words}. {reason + ' ' if reason else ''}Give the old values "
+            "back, or start a new run."
         )
 
 
