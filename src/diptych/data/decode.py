@@ -11,9 +11,7 @@ Nothing is decoded before its size, format and pixel count are known. Every refu
 """
 
 import io
-import struct
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
@@ -23,76 +21,50 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from diptych.core.errors import DataError
 from diptych.core.image_format import ImageFormat
+from diptych.data.image_header import (
+    READ_FORMATS,
+    STORED_FORMATS,
+    BadImage,
+    ImageHeader,
+    broken,
+    check_pixels,
+    jpeg_header,
+    known_format,
+    sniff,
+)
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "READ_FORMATS",
+    "STORED_FORMATS",
+    "BadImage",
+    "ImageHeader",
+    "check_pixels",
+    "decode_image",
+    "encode_jpeg",
+    "encode_png",
+    "encode_webp",
+    "probe",
+    "resize_image",
+    "resize_long_side",
+    "sniff",
+]
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 << 20
 MAX_ASPECT = 20.0
 
-STORED_FORMATS = ("jpg", "png", "webp")
-"""What a dataset folder may hold; `READ_FORMATS` can be read at the source and are re-encoded when packed."""
-READ_FORMATS = (*STORED_FORMATS, "gif", "bmp", "tiff")
-
 _PILLOW = {"jpg": ("JPEG", "MPO"), "png": ("PNG",), "webp": ("WEBP",), "gif": ("GIF",), "bmp": ("BMP",)}
 _PILLOW["tiff"] = ("TIFF",)
 
 
-class BadImage(DataError):
-    """An image that is refused. `reason` is one of a few short words, the message a sentence with what to do.
-
-    Reasons: empty, too_many_bytes, is_svg, not_an_image, unsupported_format, unsupported_mode, no_pixels,
-    too_many_pixels, truncated, corrupt, not_finite_pixels.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(reason, message)  # both in args, so that it can be pickled between processes
-        self.reason = reason
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
-    """What the first bytes of an image say: upright width and height in pixels, frames, Pillow's word for its mode."""
-
-    format: str
-    width: int
-    height: int
-    frames: int
-    mode: str
-    orientation: int = 1
-
-
-def sniff(data: bytes) -> str | None:
-    """The format that the first bytes announce ("jpg", "png", "webp", "gif", "bmp", "tiff", "svg", "avif"), or None."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "jpg"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if data[:2] == b"BM" and len(data) >= 26:
-        return "bmp"
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return "tiff"
-    if data[4:8] == b"ftyp":
-        return "avif"
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if head.startswith(b"<svg") or (head.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"<svg" in data[:65536]):
-        return "svg"
-    return None
-
-
 def probe(data: bytes, max_bytes: int = MAX_BYTES) -> ImageHeader:
     """The header of an image, without decoding its pixels. Raises BadImage."""
-    name = _known_format(data, max_bytes)
+    name = known_format(data, max_bytes)
     if name == "jpg":
-        return _jpeg_header(data)
+        return jpeg_header(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of bombs that our own, stricter count refuses, and of odd EXIF
         image = _open(data, name)
@@ -108,9 +80,9 @@ def decode_image(
     at least that long: five times faster on camera originals. Twice the final side costs about half a grey level.
     The tensor is a view of rows of RGB triples (channels last in memory), which torch's resize is fastest on.
     """
-    name = _known_format(data, max_bytes)
+    name = known_format(data, max_bytes)
     if name == "jpg":
-        header = _jpeg_header(data)
+        header = jpeg_header(data)
         check_pixels(header, max_pixels)
         if header.mode in ("L", "RGB"):
             pixels = _decode_jpeg(data, at_least)
@@ -127,21 +99,9 @@ def decode_image(
         except BadImage:
             raise
         except Exception as error:  # decoders of hostile bytes raise nearly anything
-            raise _broken(data, name, error) from None
+            raise broken(data, name, error) from None
     # Pillow turns TIFFs by itself while loading them
     return _to_tensor(pixels if name == "tiff" else _turn(pixels, header.orientation))
-
-
-def check_pixels(header: ImageHeader, max_pixels: int) -> None:
-    """Raise BadImage if an image has no pixels or more than `max_pixels`."""
-    if header.width < 1 or header.height < 1:
-        raise BadImage("no_pixels", f"an image must have pixels; got {header.width} x {header.height}.")
-    if header.width * header.height > max_pixels:
-        raise BadImage(
-            "too_many_pixels",
-            f"an image must have at most {max_pixels:,} pixels; got {header.width:,} x {header.height:,}. "
-            "If it is not a decompression bomb, shrink it or raise max_pixels.",
-        )
 
 
 def resize_image(image: UInt8[Tensor, "3 h w"], format: ImageFormat) -> UInt8[Tensor, "3 s s"]:
@@ -203,53 +163,13 @@ def _encode(image: Tensor, format: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _known_format(data: bytes, max_bytes: int) -> str:
-    if not data:
-        raise BadImage("empty", "an image must have bytes; got none. Its file is empty: copy or download it again.")
-    if len(data) > max_bytes:
-        raise BadImage(
-            "too_many_bytes",
-            f"an image must have at most {max_bytes:,} bytes; got {len(data):,}. Shrink it or raise max_bytes.",
-        )
-    name = sniff(data)
-    if name in _PILLOW:
-        return name
-    if name == "svg":
-        raise BadImage("is_svg", "an image must be made of pixels; got an SVG drawing. Render it to PNG first (resvg).")
-    if name is not None:
-        raise BadImage(
-            "unsupported_format", f"an image must be one of {', '.join(READ_FORMATS)}; got {name}. Convert it to PNG."
-        )
-    what = "a web page" if data[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")) else repr(data[:8])
-    raise BadImage(
-        "not_an_image", f"an image must begin like one of {', '.join(READ_FORMATS)}; got {what}. Remove or replace it."
-    )
-
-
-def _broken(data: bytes, name: str, error: Exception) -> BadImage:
-    """A failed decode, told apart: was the file cut off, or is it damaged inside?"""
-    words = str(error).strip().rstrip(".") or type(error).__name__
-    cut = (
-        isinstance(error, EOFError)
-        or "truncated" in words.lower()
-        or (name == "jpg" and b"\xff\xd9" not in data[-1024:])
-        or (name == "png" and b"IEND" not in data[-64:])
-        or (name == "webp" and len(data) < 8 + int.from_bytes(data[4:8], "little"))
-    )
-    if cut:
-        return BadImage(
-            "truncated", f"an image must be whole; got {len(data):,} bytes of a {name} that ends too early."
-        )
-    return BadImage("corrupt", f"an image must be decodable; got a damaged {name} ({words}). Copy or export it again.")
-
-
 def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_PILLOW[name])
     except Image.DecompressionBombError as error:
         raise BadImage("too_many_pixels", f"an image must not be a decompression bomb; got one ({error}).") from None
     except Exception as error:
-        raise _broken(data, name, error) from None
+        raise broken(data, name, error) from None
 
 
 def _pillow_header(image: Image.Image, name: str) -> ImageHeader:
@@ -265,50 +185,6 @@ def _pillow_header(image: Image.Image, name: str) -> ImageHeader:
     turned = orientation >= 5 and name != "tiff"  # Pillow gives a TIFF's size upright already
     width, height = image.size[::-1] if turned else image.size
     return ImageHeader(name, width, height, frames, image.mode, orientation)
-
-
-def _jpeg_header(data: bytes) -> ImageHeader:
-    """Size, components and EXIF orientation out of a JPEG's markers (ITU T.81, B.2; Exif 2.3, 4.5.4)."""
-    place, orientation, size = 2, 1, len(data)
-    while place + 4 <= size:
-        if data[place] != 0xFF:
-            break
-        marker = data[place + 1]
-        if marker == 0xFF:  # fill bytes may precede a marker
-            place += 1
-            continue
-        if marker in (0x01, *range(0xD0, 0xD9)):  # markers without a length
-            place += 2
-            continue
-        if marker in (0xD9, 0xDA):
-            break
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == 0xE1 and data[place + 4 : place + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[place + 10 : place + 2 + length]) or orientation
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and place + 10 <= size:
-            height, width, components = struct.unpack(">HHB", data[place + 5 : place + 10])
-            mode = {1: "L", 3: "RGB", 4: "CMYK"}.get(components, f"{components} components")
-            if orientation >= 5:
-                width, height = height, width
-            return ImageHeader("jpg", width, height, 1, mode, orientation)
-        place += 2 + max(length, 2)
-    raise _broken(data, "jpg", ValueError("no frame header"))
-
-
-def _exif_orientation(tiff: bytes) -> int | None:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
-        return None
-    (start,) = struct.unpack(order + "I", tiff[4:8])
-    if start + 2 > len(tiff):
-        return None
-    (count,) = struct.unpack(order + "H", tiff[start : start + 2])
-    for n in range(count):
-        entry = tiff[start + 2 + 12 * n : start + 14 + 12 * n]
-        if len(entry) == 12 and struct.unpack(order + "H", entry[:2])[0] == 0x0112:
-            value = struct.unpack(order + "H", entry[8:10])[0]
-            return value if 1 <= value <= 8 else None
-    return None
 
 
 def _decode_jpeg(data: bytes, at_least: int) -> np.ndarray | None:

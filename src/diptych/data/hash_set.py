@@ -32,7 +32,7 @@ class HashSet:
 
 def _place(table: np.ndarray, value: int) -> bool:
     mask = len(table) - 1
-    at = (value * 0x9E3779B97F4A7C15 >> 20) & mask  # Fibonacci hashing: the values need not be well mixed
+    at = value & mask  # the values are hashes already
     while True:
         there = int(table[at])
         if there == 0:

@@ -21,6 +21,7 @@ from diptych.data.decode import (
     probe,
     resize_long_side,
 )
+from diptych.data.image_header import check_png
 from diptych.data.record_files import MODALITY_OF
 from diptych.data.sources.source import Reject
 
@@ -138,6 +139,8 @@ def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, 
             "too_narrow", f"an image's sides must be at most 1:{limits.max_aspect:g}; got {width} x {height}. Crop it."
         )
     pixels = decode_image(data, limits.max_pixels, limits.max_bytes)  # the whole of it: this is the check
+    if header.format == "png":
+        check_png(data)
     notes = ["animated"] if header.frames > 1 else []
     shrink = bool(limits.resize) and max(width, height) > limits.resize
     if not shrink and header.frames == 1 and header.format in STORED_FORMATS:

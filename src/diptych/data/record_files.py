@@ -34,9 +34,10 @@ def member_key(key: str) -> str:
     the original, so that different keys stay different."""
     safe = re.sub(r"[^A-Za-z0-9_\-/]", "_", key)
     safe = "/".join(part for part in safe.split("/") if part)[:80].rstrip("/")
-    if safe == key and not safe.startswith("__"):
+    if safe and safe == key and not re.search(r"(^|/)__", safe):  # WebDataset readers skip members called __x__
         return safe
-    return f"{safe.lstrip('_') or 'x'}-{hashlib.blake2b(key.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
+    safe = re.sub(r"(^|/)_+", r"\1", safe).strip("/")
+    return f"{safe or 'x'}-{hashlib.blake2b(key.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -1,0 +1,141 @@
+"""Verdicts on single records."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from diptych.core.record import Record, Segment
+from diptych.data.decode import decode_image, probe
+from diptych.data.judge import Kept, Limits, clean_text, judge
+from diptych.data.sources.source import Reject
+from tests.data.pictures import BROKEN, animated, encode, jpg, pixels, png
+
+
+def verdict(image: bytes, limits: Limits | None = None, captions: tuple[str, ...] = ("words",)) -> Kept | Reject:
+    return judge(Record.pair("k", image, "jpg", captions), limits or Limits())
+
+
+def kept(image: bytes, limits: Limits | None = None) -> Kept:
+    got = verdict(image, limits)
+    assert isinstance(got, Kept), got
+    return got
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_every_kind_of_broken_image_has_its_reason(kind: str) -> None:
+    reason, make = BROKEN[kind]
+    data = make(1)
+    got = verdict(data)
+    assert isinstance(got, Reject)
+    assert (got.key, got.reason, got.size) == ("k", reason, len(data))
+    assert got.message.endswith(".")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_stored_formats_keep_their_bytes(format: str) -> None:
+    data = encode(pixels(1), format)
+    got = kept(data)
+    assert got.record.segments[0].data == data
+    assert got.record.segments[0].format == {"JPEG": "jpg"}.get(format, format.lower())
+    assert (got.sizes, got.notes) == (((32, 24),), ())
+    assert got.uid == got.record.uid
+
+
+@pytest.mark.parametrize(
+    "data", [encode(pixels(1), "BMP"), encode(pixels(1), "TIFF"), animated("WEBP"), animated("PNG")]
+)
+def test_other_formats_and_animations_become_png(data: bytes) -> None:
+    got = kept(data)
+    image = got.record.segments[0]
+    assert image.format == "png"
+    assert "reencoded" in got.notes
+    assert ("animated" in got.notes) == (probe(data).frames > 1)
+    assert (decode_image(image.data) == decode_image(data)).all()
+    assert probe(image.data).frames == 1
+
+
+def test_resize_shrinks_once_and_turns_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = encode(pixels(1, height=60, width=100), "JPEG", exif=exif.tobytes())
+    got = kept(photo, Limits(resize=50))
+    assert got.sizes == ((30, 50),)
+    assert got.notes == ("resized", "reencoded")
+    again = Image.open(io.BytesIO(got.record.segments[0].data))
+    assert (again.format, again.size, again.getexif().get(0x0112, 1)) == ("JPEG", (30, 50), 1)
+    small = jpg(1)
+    assert kept(small, Limits(resize=50)).record.segments[0].data == small
+    assert kept(png(1, height=60, width=100), Limits(resize=50)).record.segments[0].format == "png"
+
+
+def test_limits_of_size() -> None:
+    for limits, reason in (
+        (Limits(min_side=25), "too_small"),
+        (Limits(max_side=31), "too_large"),
+        (Limits(max_aspect=1.2), "too_narrow"),
+        (Limits(max_pixels=700), "too_many_pixels"),
+        (Limits(max_bytes=20), "too_many_bytes"),
+    ):
+        got = verdict(png(1), limits)
+        assert isinstance(got, Reject)
+        assert got.reason == reason
+    kept(png(1), Limits(min_side=24, max_side=32, max_aspect=1.4, max_pixels=768))
+
+
+def test_captions_are_cleaned_and_no_more() -> None:
+    text = Segment(
+        "text", (" A  Dog ", "", "cafe\u0301", "A  Dog", "\0"), "txt", "caption", weights=(1.0, 5.0, 2.0, 3.0, 1.0)
+    )
+    got = clean_text(text)
+    assert got is not None
+    assert got.texts == ("A  Dog", "caf\u00e9")
+    assert got.weights == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("segment", "reason"),
+    [
+        (Segment("text", ("", "  "), "txt", "caption"), "no_caption"),
+        (Segment("text", ("a\udcff",), "txt", "caption"), "bad_text"),
+        (Segment("text", ("a", "b"), "txt", "caption", weights=(1.0,)), "bad_weights"),
+        (Segment("text", ("a",), "txt", "caption", weights=(-1.0,)), "bad_weights"),
+        (Segment("text", ("a",), "txt", "caption", weights=(float("nan"),)), "bad_weights"),
+        (Segment("text", ("a",), "txt", "caption", weights=(0.0,)), "bad_weights"),
+    ],
+)
+def test_captions_that_cannot_be(segment: Segment, reason: str) -> None:
+    got = judge(Record("k", (Segment("image", png(), "png", "image"), segment)), Limits())
+    assert isinstance(got, Reject)
+    assert got.reason == reason
+
+
+def test_images_without_captions_only_where_asked_for() -> None:
+    lone = Record("k", (Segment("image", png(), "png", "image"),))
+    got = judge(lone, Limits())
+    assert isinstance(got, Reject)
+    assert got.reason == "no_caption"
+    assert isinstance(judge(lone, Limits(), images_only=True), Kept)
+    empty = judge(Record("k", ()), Limits(), images_only=True)
+    assert isinstance(empty, Reject)
+    assert empty.reason == "empty_record"
+
+
+def test_meta_must_be_plain() -> None:
+    for value in ({1, 2}, float("nan"), b"x"):
+        got = judge(Record.pair("k", png(), "png", ("a",), meta={"v": value}), Limits())
+        assert isinstance(got, Reject)
+        assert got.reason == "bad_meta"
+
+
+def test_clips_are_known_by_their_first_bytes() -> None:
+    def clip(data: bytes, format: str, modality: str = "audio") -> Kept | Reject:
+        text = Segment("text", ("a",), "txt", "caption")
+        return judge(Record("k", (Segment(modality, data, format, modality), text)), Limits())  # type: ignore[arg-type]
+
+    assert isinstance(clip(b"OggS....", "ogg"), Kept)
+    assert isinstance(clip(b"RIFF....WAVE", "wav"), Kept)
+    assert isinstance(clip(b"\0\0\0\0ftyp", "mp4", "video"), Kept)
+    for bad in (clip(b"MZ", "ogg"), clip(b"OggS", "mp4", "video"), clip(b"OggS", "mp4"), clip(b"x", "exe")):
+        assert isinstance(bad, Reject)
+        assert bad.reason.startswith("not_")
