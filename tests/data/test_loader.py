@@ -13,8 +13,8 @@ from diptych.core.errors import ConfigError, DataError, TrainingError
 from diptych.core.image_format import ImageFormat
 from diptych.data.augment import AugmentConfig
 from diptych.data.dataset import Split
-from diptych.data.decode import decode_image, resize_image
-from diptych.data.loader import Loader, LoaderConfig, evaluation_batches
+from diptych.data.decode import decode_image
+from diptych.data.loader import Loader, LoaderConfig
 from diptych.data.tokenize import Tokenizer
 from tests.data import tiny_split
 
@@ -220,15 +220,6 @@ def test_scaled_decoding_is_close_and_never_cached(tmp_path: Path, tokenizer: To
     assert (full.float() - scaled.float()).abs().mean() < 6, "noise, where scaling is at its worst"
     with pytest.raises(ConfigError, match=r"data.decode must be full"):
         loader(split, tokenizer, decode="scaled", cache="pixels")
-
-
-def test_evaluation_shows_images_in_order(tmp_path: Path) -> None:
-    split = rot(tmp_path, [2], 7)
-    images = torch.cat(list(evaluation_batches(split, FORMAT, batch_size=3)))
-    for i in range(7):
-        expected = torch.full((3, 8, 8), 255) if i == 2 else resize_image(decode_image(split.image_bytes(i)), FORMAT)
-        assert torch.equal(images[i], expected.byte())
-    assert len(torch.cat(list(evaluation_batches(split, FORMAT, batch_size=3, max_items=4)))) == 4
 
 
 def test_config_survives_the_disk() -> None:

@@ -8,12 +8,9 @@ straddle two epochs, and then a record may come twice in it: duplicate-aware obj
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Literal
 
-import torch
-from jaxtyping import UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -25,8 +22,8 @@ from diptych.core.progress import say
 from diptych.data.augment import AugmentConfig
 from diptych.data.collate import collate
 from diptych.data.dataset import Split
-from diptych.data.decode import decode_image, resize_image
-from diptych.data.pixels import Pixels, check_budget, image_bytes, pixel_megabytes
+from diptych.data.decode import decode_image
+from diptych.data.pixels import Pixels, check_budget, pixel_megabytes
 from diptych.data.samples import CaptionChoice, SampleReader
 from diptych.data.tokenize import Tokenizer
 from diptych.data.workers import cores, in_workers, worker_count
@@ -246,38 +243,6 @@ class _Prepare:
         assert batch.meta is not None
         batch.meta["unreadable"] = {r: why for r, why in self._reader.bad.items() if r not in known}
         return batch
-
-
-def evaluation_batches(
-    split: Split, image_format: ImageFormat, batch_size: int = 256, max_items: int = 0
-) -> Iterator[UInt8[Tensor, "b 3 s s"]]:
-    """The images of a split in its order, at the format's side, without augmentation; the first `max_items` (0: all).
-
-    Decoded in threads, one batch ahead. An image that cannot be read is named aloud and shown as the plain fill colour,
-    so that no place shifts; to any metric it is a miss.
-    """
-    count = min(len(split), max_items) if max_items else len(split)
-
-    def submitted(start: int) -> list[Future[Tensor]]:
-        records = range(start, min(start + batch_size, count))
-        return [pool.submit(_shown, image_bytes(split, i), split, i, image_format) for i in records]
-
-    with ThreadPoolExecutor(cores()) as pool:
-        ahead = submitted(0)
-        for start in range(0, count, batch_size):
-            now, ahead = ahead, submitted(start + batch_size)
-            yield torch.stack([image.result() for image in now])
-
-
-def _shown(data: bytes | DataError, split: Split, record: int, image_format: ImageFormat) -> Tensor:
-    try:
-        if isinstance(data, DataError):
-            raise data
-        return resize_image(decode_image(data), image_format)
-    except DataError as error:
-        say(f"record {split.key(record)} of {split.name} cannot be read and is shown blank: {error}")
-        fill = torch.tensor(image_format.fill, dtype=torch.uint8).view(3, 1, 1)
-        return fill.expand(3, image_format.resolution, image_format.resolution)
 
 
 def _decoded(split: Split, at_least: int, record: int) -> Tensor:

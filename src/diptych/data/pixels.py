@@ -41,7 +41,7 @@ class Pixels:
 
         with ThreadPoolExecutor(max(1, threads)) as pool:
             for start in track(starts, "decoding into memory"):
-                part = [(i, image_bytes(split, i)) for i in range(start, min(start + _AT_ONCE, len(split)))]
+                part = [(i, _bytes(split, i)) for i in range(start, min(start + _AT_ONCE, len(split)))]
                 list(pool.map(decoded, part))
 
     def __getitem__(self, i: int) -> UInt8[Tensor, "3 h w"]:
@@ -82,8 +82,7 @@ def _count(split: Split, i: int) -> int:
     return width * height * 3
 
 
-def image_bytes(split: Split, i: int) -> bytes | DataError:
-    """Record i's encoded image, or why it cannot be read, as a value that may travel to a thread."""
+def _bytes(split: Split, i: int) -> bytes | DataError:
     try:
         return split.image_bytes(i)
     except ShardError:
