@@ -21,7 +21,7 @@ def tiny() -> TwoTowerConfig:
     """
     return TwoTowerConfig(
         image_format=ImageFormat(resolution=32, resize="pad", mean=(0.7, 0.7, 0.7), std=(0.35, 0.35, 0.35)),
-        context_length=32,
+        context_length=24,
         embed_dim=256,
         image=ConvNetConfig(widths=(32, 64, 128, 256), depths=(0, 1, 1, 1), pool_norm="batch"),
         text=TextTransformerConfig(width=192, depth=1, heads=3, pooling="mean"),
