@@ -243,6 +243,7 @@ def split_of_path(parts: Iterable[str]) -> str | None:
     """The split that a part of a path tells ("train", "validation-00000-of-00001.parquet"), the outermost first."""
     for part in parts:
         word = re.split(r"[-_.]", part.lower(), maxsplit=1)[0]
-        if part.lower() in SPLIT_NAMES or (word in SPLIT_NAMES and re.search(r"\d", part)):
-            return SPLIT_NAMES[part.lower() if part.lower() in SPLIT_NAMES else word]
+        rest = part[len(word) :]  # "-00000-of-00001.parquet", ".tar", or nothing; but not "-set"
+        if word in SPLIT_NAMES and (not rest or re.search(r"\d", rest) or re.fullmatch(r"\.\w+", rest)):
+            return SPLIT_NAMES[word]
     return None
