@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import diptych.checkpoints as room
-from diptych.checkpoints.foreign import Foreign
+from diptych.checkpoints.foreign import Foreign, check_end
 from diptych.checkpoints.native import build, fill, load, save_pretrained
 from diptych.core.errors import CheckpointError
 from diptych.data.tokenize import Tokenizer
@@ -84,6 +84,7 @@ def assemble(found: Foreign, tokenizer: Tokenizer) -> Pretrained:
             f"the tokenizer must have at most {found.vocab_size} tokens and a context of {found.config.context_length}"
             f"; got {tokenizer.vocab_size} and {tokenizer.context_length}. Bring the model's own tokenizer."
         )
+    check_end(tokenizer, found.end)
     model = build(found.config, found.vocab_size)
     fill(model, found.state)
     return Pretrained(model, tokenizer)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from diptych.core.errors import CheckpointError
 from diptych.data.tokenize import Tokenizer
 from diptych.models.model import ModelConfig
 from diptych.models.two_tower import TwoTowerConfig
+
+End = int | Literal["highest"] | None
+"""The token at which a text tower pools: an id, the highest of the row, or None where it pools at a place."""
 
 UNCLAMPED_SCALE = 1000.0
 """`max_logit_scale` for weights trained without the clamp at 100 (SigLIP's released scales are about 110)."""
@@ -33,11 +36,25 @@ class Foreign(NamedTuple):
     config: TwoTowerConfig
     state: dict[str, Tensor]
     tokenizer: Tokenizer | None
+    end: End = None
 
     @property
     def vocab_size(self) -> int:
         """Rows of the token embedding."""
         return self.state["text_tower.token_embed.weight"].shape[0]
+
+
+def check_end(tokenizer: Tokenizer, end: End) -> None:
+    """Raise a CheckpointError unless texts end with the token that the checkpoint pools at.
+
+    Our towers pool at the last real token: the same place, if and only if the tokenizer puts that token there.
+    """
+    wanted = tokenizer.vocab_size - 1 if end == "highest" else end
+    if wanted is not None and tokenizer.end_id != wanted:
+        raise CheckpointError(
+            f"the tokenizer must end texts with the token that the model pools at, {wanted} ({end!r}); got "
+            f"{tokenizer.end_id}. Bring the model's own tokenizer, or mend the end token's id in its configuration."
+        )
 
 
 def shapes_of(config: ModelConfig, vocab_size: int) -> dict[str, torch.Size]:
@@ -57,7 +74,7 @@ def demand(config: Config, wanted: Mapping[str, Any], format_name: str) -> None:
         )
 
 
-def demand_kind(config: Config, kinds: tuple[type, ...], format_name: str, what: str) -> None:
+def demand_kind(config: object, kinds: tuple[type, ...], format_name: str, what: str) -> None:
     """Raise a CheckpointError if `config` is of no class that the format has an equivalent of."""
     if not isinstance(config, kinds):
         known = " or ".join(k.__name__.removesuffix("Config") for k in kinds)

@@ -130,7 +130,7 @@ def fingerprint(state: Mapping[str, Tensor], settings: str = "") -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         h.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        h.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        h.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return h.hexdigest()[:32]
 
 

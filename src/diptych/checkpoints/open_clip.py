@@ -18,7 +18,9 @@ from diptych.checkpoints.clip_names import IGNORED, resnet_rules, scale_rules, t
 from diptych.checkpoints.foreign import (
     PLAIN_BLOCK,
     UNCLAMPED_SCALE,
+    End,
     Foreign,
+    check_end,
     demand,
     demand_kind,
     read_object,
@@ -29,7 +31,7 @@ from diptych.checkpoints.foreign import (
 from diptych.checkpoints.key_map import Rule, to_ours, to_theirs
 from diptych.checkpoints.open_clip_settings import (
     block_settings,
-    check_end,
+    end_of,
     image_format,
     preprocess_settings,
     read_tokenizer,
@@ -47,6 +49,7 @@ from diptych.data.tokenize import Tokenizer
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from diptych.models.pretrained import Pretrained
 from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.tower import ImageTowerConfig
 from diptych.models.two_tower import TwoTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 
@@ -76,13 +79,13 @@ def read(path: Path) -> Foreign:
     theirs = with_counters(read_weights(file))
     settings = file.parent / CONFIG
     if settings.is_file():
-        config, tokenizer = _read_config(read_object(settings), file.parent, theirs)
+        config, tokenizer, end = _read_config(read_object(settings), file.parent, theirs)
     else:
-        config, tokenizer = _read_bare(theirs, file)
+        config, tokenizer, end = *_read_bare(theirs, file), "highest"
     prefix = "text." if "text.token_embedding.weight" in theirs else ""
     vocab_size = theirs[f"{prefix}token_embedding.weight"].shape[0]
     state = to_ours(_rules(config, prefix), theirs, shapes_of(config, vocab_size), IGNORED)
-    return Foreign(config, state, tokenizer)
+    return Foreign(config, state, tokenizer, end)
 
 
 def write(pretrained: Pretrained, out: Path) -> None:
@@ -90,19 +93,17 @@ def write(pretrained: Pretrained, out: Path) -> None:
     config, tokenizer = _check_writable(pretrained.model.config), pretrained.tokenizer
     image, text = config.image, config.text
     assert isinstance(text, TextTransformerConfig)
-    timm = isinstance(image, VisionTransformerConfig) and image.pooling == "map"
     if text.pooling == "eos" and tokenizer.end_id is None:
         raise CheckpointError("open_clip must have a tokenizer with an end token to pool at; it has none.")
     if text.pooling == "last" and tokenizer.pad_id != text.pad_id:
         tokenizer = tokenizer.replaced(pad_id=text.pad_id)
-    resolution = config.image_format.resolution
-    if timm:
-        vision = timm_siglip.settings(image, resolution)
-    elif isinstance(image, ModifiedResNetConfig):
+    resolution, timm = config.image_format.resolution, False
+    if isinstance(image, ModifiedResNetConfig):
         vision = {"image_size": resolution, "layers": list(image.depths), "width": image.stem_width, "patch_size": None}
     else:
         assert isinstance(image, VisionTransformerConfig)
-        vision = vision_settings(image, resolution)
+        timm = image.pooling == "map"
+        vision = timm_siglip.settings(image, resolution) if timm else vision_settings(image, resolution)
     settings = {
         "embed_dim": config.embed_dim,
         "quick_gelu": text.activation == "quick_gelu",
@@ -129,7 +130,7 @@ def _weights_file(path: Path) -> Path:
 
 def _read_config(
     settings: dict[str, Any], folder: Path, state: dict[str, Tensor]
-) -> tuple[TwoTowerConfig, Tokenizer | None]:
+) -> tuple[TwoTowerConfig, Tokenizer | None, End]:
     model = settings.get("model_cfg", settings)
     if "multimodal_cfg" in model:
         raise unsupported("open_clip", "a caption decoder (CoCa)")
@@ -137,11 +138,9 @@ def _read_config(
     resolution = square(vision.get("image_size", 224), "image_size")
     tokenizer = read_tokenizer(text, folder)
     if tokenizer is not None:
-        check_end(tokenizer, text)
-    if vision.get("timm_model_name"):
-        tower = timm_siglip.config(vision, state)
-    else:
-        tower = vision_config(vision, quick)
+        check_end(tokenizer, end_of(text))
+    timm = bool(vision.get("timm_model_name"))
+    tower: ImageTowerConfig = timm_siglip.config(vision, state) if timm else vision_config(vision, quick)
     bias = model.get("init_logit_bias")
     config = TwoTowerConfig(
         image=tower,
@@ -152,7 +151,7 @@ def _read_config(
         init_logit_bias=bias,
         max_logit_scale=100.0 if bias is None else UNCLAMPED_SCALE,
     )
-    return config, tokenizer
+    return config, tokenizer, end_of(text)
 
 
 def _read_bare(state: dict[str, Tensor], file: Path) -> tuple[TwoTowerConfig, Tokenizer | None]:

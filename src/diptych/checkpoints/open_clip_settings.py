@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from diptych.checkpoints.foreign import square, unsupported
+from diptych.checkpoints.foreign import End, square, unsupported
 from diptych.core.errors import CheckpointError, DataError
 from diptych.core.image_format import ImageFormat
 from diptych.data.canonicalise import Canonical
@@ -16,6 +16,7 @@ from diptych.models.two_tower import TwoTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.nn.block import BlockConfig
 from diptych.nn.mlp import Activation
+from diptych.nn.pool import Projection
 
 CLIP_VOCABULARY = 49408
 _BLOCK_EXTRAS = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
@@ -55,7 +56,7 @@ def text_config(theirs: Mapping[str, Any], quick_gelu: bool, tokenizer: Tokenize
     if pooling not in ("argmax", "eos", "last") or (free and pooling != "last"):
         sight = "without a causal mask " if free else ""
         raise unsupported("open_clip", f"a text tower {sight}with pool_type {pooling!r}")
-    projection = "none" if theirs.get("proj_type", "linear") == "none" else "linear"
+    projection: Projection = "none" if theirs.get("proj_type", "linear") == "none" else "linear"
     if theirs.get("proj_bias", False) and projection == "linear":
         projection = "linear_bias"
     settings = _block(theirs, theirs.get("width", 512), theirs.get("layers", 12), theirs.get("heads", 8), quick_gelu)
@@ -138,17 +139,12 @@ def read_tokenizer(theirs: Mapping[str, Any], folder: Path) -> Tokenizer | None:
     )
 
 
-def check_end(tokenizer: Tokenizer, theirs: Mapping[str, Any]) -> None:
-    """Their tower must pool where ours does: at the end token that the tokenizer puts last."""
+def end_of(theirs: Mapping[str, Any]) -> End:
+    """The token that the text tower pools at."""
     pooling = theirs.get("pool_type", "argmax")
-    if pooling == "last":
-        return
-    pooled = theirs.get("eos_id", 2) if pooling == "eos" else tokenizer.vocab_size - 1
-    if tokenizer.end_id != pooled:
-        raise CheckpointError(
-            f"the tokenizer must end texts with the token that the model pools at, {pooled} (pool_type {pooling!r}); "
-            f"got {tokenizer.end_id}. Bring the model's own tokenizer, or mend text_cfg.eos_id."
-        )
+    if pooling == "eos":
+        return int(theirs.get("eos_id", 2))
+    return "highest" if pooling == "argmax" else None
 
 
 def image_format(theirs: Mapping[str, Any], resolution: int) -> ImageFormat:

@@ -43,7 +43,7 @@ def read(path: Path) -> Foreign:
     vocab_size = theirs["token_embedding.weight"].shape[0]
     state = to_ours(rules_of(config), theirs, shapes_of(config, vocab_size), IGNORED)
     tokenizer = Tokenizer.clip(config.context_length) if vocab_size == CLIP_VOCABULARY else None
-    return Foreign(config, state, tokenizer)
+    return Foreign(config, state, tokenizer, "highest")
 
 
 def write(pretrained: Pretrained, out: Path) -> None:

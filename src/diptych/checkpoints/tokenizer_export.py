@@ -17,7 +17,7 @@ from diptych.core.errors import CheckpointError
 from diptych.core.files import write_json
 from diptych.data.tokenize import CONFIG_FILE, TOKENIZER_FILE, Tokenizer
 
-_COLLAPSE = [
+_COLLAPSE: list[dict[str, Any]] = [
     {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
     {"type": "Strip", "strip_left": True, "strip_right": True},
 ]
@@ -67,10 +67,10 @@ def swap_ids(tokenizer: Tokenizer, a: int, b: int) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(folder)
         content = json.loads((Path(folder) / TOKENIZER_FILE).read_text(encoding="utf-8"))
-    other = {a: b, b: a}
+    other: dict[int, int] = {a: b, b: a}
     vocab = content["model"]["vocab"]
     if isinstance(vocab, dict):
-        swapped = {token: other.get(i, i) for token, i in vocab.items()}
+        swapped: dict[str, int] = {token: other.get(i, i) for token, i in vocab.items()}
         content["model"]["vocab"] = dict(sorted(swapped.items(), key=lambda item: item[1]))
     else:  # Unigram: pairs of token and score, in order of id
         vocab[a], vocab[b] = vocab[b], vocab[a]

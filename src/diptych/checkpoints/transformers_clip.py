@@ -14,7 +14,9 @@ from torch import Tensor
 
 from diptych.checkpoints.foreign import (
     PLAIN_BLOCK,
+    End,
     Foreign,
+    check_end,
     demand,
     demand_kind,
     read_object,
@@ -39,7 +41,6 @@ from diptych.checkpoints.transformers_names import (
 from diptych.core.errors import CheckpointError
 from diptych.core.files import new_directory
 from diptych.core.image_format import ImageFormat
-from diptych.data.tokenize import Tokenizer
 from diptych.models.pretrained import Pretrained
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -83,8 +84,9 @@ def read(path: Path) -> Foreign:
     resolution = square(vision["image_size"], "image_size")
     tokenizer = read_tokenizer(path, text["max_position_embeddings"])
     swapped = (theirs.get("diptych") or {}).get("swapped_ids")
+    end: End = "highest" if text["eos_token_id"] == LEGACY_EOS else text["eos_token_id"]
     if tokenizer is not None:
-        _check_end(tokenizer, text["eos_token_id"])
+        check_end(tokenizer, end)
     config = TwoTowerConfig(
         image=VisionTransformerConfig(
             **block_settings(vision), patch_size=square(vision["patch_size"], "patch_size"), norm_pre=True
@@ -95,11 +97,12 @@ def read(path: Path) -> Foreign:
         image_format=read_image_format(path, resolution, ImageFormat()),
     )
     state = to_ours(_rules(config), read_folder_weights(path), shapes_of(config, text["vocab_size"]), IGNORED)
-    if swapped and tokenizer is not None:
-        tokenizer = swap_ids(tokenizer, *swapped)
-        config = config.replace(text=config.text.replace(pad_id=tokenizer.pad_id))
-        state = _swap_rows(state, *swapped)
-    return Foreign(config, state, tokenizer)
+    if swapped:  # by `write`: the two tokens go back to their places
+        state, end = _swap_rows(state, *swapped), LEGACY_EOS
+        if tokenizer is not None:
+            tokenizer = swap_ids(tokenizer, *swapped)
+            config = config.replace(text=config.text.replace(pad_id=tokenizer.pad_id))
+    return Foreign(config, state, tokenizer, end)
 
 
 def write(pretrained: Pretrained, out: Path) -> None:
@@ -172,16 +175,6 @@ def _check_writable(config: object) -> TwoTowerConfig:
     demand(config.text, {"attention": "causal", "pooling": "eos"}, who)
     demand(config, {"init_logit_bias": None}, who)
     return config
-
-
-def _check_end(tokenizer: Tokenizer, eos: Any) -> None:
-    """Their tower must pool where ours does: at the end token that the tokenizer puts last."""
-    pooled = tokenizer.vocab_size - 1 if eos == LEGACY_EOS else eos
-    if tokenizer.end_id != pooled:
-        raise CheckpointError(
-            f"the tokenizer must end texts with the token that the model pools at, {pooled} (eos_token_id {eos}); got "
-            f"{tokenizer.end_id}. Mend text_config.eos_token_id in config.json, or bring the model's own tokenizer."
-        )
 
 
 def _swap_rows(state: dict[str, Tensor], a: int, b: int) -> dict[str, Tensor]:

@@ -1,0 +1,91 @@
+"""Tests of `convert` and `convert_to`: the folder is the list of formats, and each error says what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from diptych.checkpoints.convert import convert, convert_to, formats, read
+from diptych.checkpoints.native import CONFIG, load, save_pretrained
+from diptych.core.errors import CheckpointError
+from diptych.models.modified_resnet import ModifiedResNetConfig
+from tests.checkpoints.tiny import TEXTS, assert_equal_states, clip_config, siglip_config, tokenizer, trained
+
+CONFIGS = {"clip": clip_config(), "siglip": siglip_config()}
+
+
+def save(path: Path, kind: str = "clip") -> Path:
+    mine = trained(CONFIGS[kind])
+    save_pretrained(path, mine.model, mine.tokenizer)
+    return path
+
+
+def test_the_folder_is_the_list_of_formats() -> None:
+    found = formats()
+    assert set(found) == {"openai", "open_clip", "transformers"}
+    assert len(found["transformers"]) == 2
+    for module in (m for modules in found.values() for m in modules):
+        assert callable(module.recognises)
+        assert callable(module.read)
+        assert callable(module.write)
+
+
+@pytest.mark.parametrize("format,kind", [("transformers", "clip"), ("transformers", "siglip"), ("open_clip", "clip")])
+def test_out_and_in_again(tmp_path: Path, format: str, kind: str) -> None:
+    run = save(tmp_path / "run" / "model", kind).parent
+    assert convert_to(format, run, tmp_path / "out") == tmp_path / "out"
+    back = load(convert(format, tmp_path / "out", tmp_path / "back"))
+    assert_equal_states(back.model.state_dict(), load(run).model.state_dict())
+    assert torch.equal(back.embed_text(TEXTS), load(run).embed_text(TEXTS))
+    assert json.loads((tmp_path / "back" / CONFIG).read_text())["extra"] == {"converted_from": format}
+
+
+def test_by_way_of_another_library_the_weights_are_the_same(tmp_path: Path) -> None:
+    run = save(tmp_path / "run")
+    convert_to("open_clip", run, tmp_path / "a")
+    convert("open_clip", tmp_path / "a", tmp_path / "b")
+    convert_to("transformers", tmp_path / "b", tmp_path / "c")
+    last = load(convert("transformers", tmp_path / "c", tmp_path / "d"))
+    assert_equal_states(last.model.state_dict(), load(run).model.state_dict())
+
+
+def test_a_tower_that_others_lack_is_refused_in_every_format(tmp_path: Path) -> None:
+    config = clip_config(image=clip_config().image.replace(pooling="mean"))
+    mine = trained(config)
+    save_pretrained(tmp_path / "run", mine.model, mine.tokenizer)
+    for format in formats():
+        with pytest.raises(CheckpointError, match=r"pooling must be .*Keep the model in diptych's own format"):
+            convert_to(format, tmp_path / "run", tmp_path / "out")
+    resnet = trained(clip_config(image=ModifiedResNetConfig(stem_width=4, depths=(1, 1, 1, 1))))
+    save_pretrained(tmp_path / "run", resnet.model, resnet.tokenizer)
+    with pytest.raises(CheckpointError, match="an image tower that it knows"):
+        convert_to("transformers", tmp_path / "run", tmp_path / "out")
+
+
+def test_what_is_missing_or_of_another_format_is_said(tmp_path: Path) -> None:
+    run = save(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="one of open_clip, openai, transformers"):
+        convert("flax", run, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="which is not there"):
+        convert("open_clip", tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"must be a checkpoint of open_clip; it is not\. No format knows it"):
+        convert("open_clip", run, tmp_path / "out")
+    convert_to("transformers", run, tmp_path / "hf")
+    with pytest.raises(CheckpointError, match="It looks like transformers"):
+        convert("open_clip", tmp_path / "hf", tmp_path / "out")
+
+
+def test_a_tokenizer_can_be_brought_where_none_came_along(tmp_path: Path) -> None:
+    convert_to("transformers", save(tmp_path / "run"), tmp_path / "hf")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "hf" / name).unlink()
+    with pytest.raises(CheckpointError, match="must bring its tokenizer"):
+        convert("transformers", tmp_path / "hf", tmp_path / "out")
+    assert read("transformers", tmp_path / "hf").tokenizer is None
+    back = load(convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer()))
+    assert torch.equal(back.embed_text(TEXTS), load(tmp_path / "run").embed_text(TEXTS))
+    with pytest.raises(CheckpointError, match="a context of 16; got"):
+        convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer(12))
+    with pytest.raises(CheckpointError, match="pools at, 2 "):
+        convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer().replaced(end_id=3))
