@@ -74,15 +74,11 @@ def build(
     dataset = open_data(config)
     tokenizer = find_tokenizer(config, dataset)
     found = run_folder.open_run(folder, config, base, resume, dataset.fingerprint, device)
-    torch.manual_seed(fold(config.train.seed, "init"))
-    model = config.model.build(tokenizer.vocab_size).to(device)
-    if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    objective = config.objective.build(model).to(device).train()
+    objective = build_objective(config, tokenizer, device)
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
     optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
-    ema = Ema(model, t.ema_decay) if t.ema_decay else None
+    ema = Ema(objective.model, t.ema_decay) if t.ema_decay else None
     if t.compile:
         objective.encode = torch.compile(objective.encode)  # type: ignore[method-assign]
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
@@ -98,6 +94,15 @@ def build(
     if notice:
         say(f"  note: {notice}")
     return run, found is not None
+
+
+def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> Objective:
+    """The objective around a model with fresh weights, which are a function of the seed."""
+    torch.manual_seed(fold(config.train.seed, "init"))
+    model = config.model.build(tokenizer.vocab_size).to(device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return config.objective.build(model).to(device).train()
 
 
 def open_data(config: RunConfig) -> Dataset:

@@ -81,12 +81,11 @@ def evaluate(
                 raise
             say(f"{type(one).__name__} is left out at {samples_seen:,} samples: {error}")
             continue
-        result = result.replace(samples_seen=samples_seen)
+        numbers = {n: e for n, e in result.metrics.items() if all(map(math.isfinite, (e.value, e.low, e.high)))}
+        result = result.replace(samples_seen=samples_seen, metrics=numbers)  # JSON knows no NaN
         if final:
             write_json(run / "evals" / f"{result.task}-{result.split}.json", to_dict(result))
-        yield {"task": result.task, "split": result.split} | {
-            name: e.value for name, e in result.metrics.items() if math.isfinite(e.value)
-        }
+        yield {"task": result.task, "split": result.split} | {n: e.value for n, e in numbers.items()}
 
 
 def evaluate_one(config: EvalConfig, model: Pretrained, dataset: Dataset, artifacts: bool) -> EvalResult:
