@@ -251,6 +251,7 @@ def test_encoders_come_back() -> None:
     assert probe(encode_jpeg(image)).format == "jpg"
 
 
+@pytest.mark.filterwarnings("ignore:Truncated File Read", "ignore:.*EXIF", "ignore:Metadata")
 @pytest.mark.parametrize("seed", range(60))
 def test_noise_in_a_file_never_raises_anything_else(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diptych.data.image_header import BadImage, check_png, jpeg_header, known_format, sniff
+from diptych.data.image_header import BadImage, announced_size, check_png, jpeg_header, known_format, sniff
 from tests.data.pictures import SVG, corrupt_png, encode, jpg, pixels, png
 
 
@@ -37,3 +37,20 @@ def test_png_checksums() -> None:
         with pytest.raises(BadImage) as caught:
             check_png(data)
         assert caught.value.reason == reason
+
+
+def test_sizes_are_known_before_any_library_opens_the_file() -> None:
+    array = pixels(1, height=37, width=61)
+    for name, format, options in (
+        ("png", "PNG", {}),
+        ("gif", "GIF", {}),
+        ("bmp", "BMP", {}),
+        ("webp", "WEBP", {}),
+        ("webp", "WEBP", {"lossless": True}),
+        ("webp", "WEBP", {"exif": b"Exif"}),
+    ):
+        data = encode(array, format, **options)
+        assert announced_size(data, name) == (61, 37)
+        for cut in range(30):
+            announced_size(data[:cut], name)
+    assert announced_size(encode(array, "TIFF"), "tiff") is None

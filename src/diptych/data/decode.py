@@ -11,7 +11,6 @@ Nothing is decoded before its size, format and pixel count are known. Every refu
 """
 
 import io
-import warnings
 
 import numpy as np
 import simplejpeg
@@ -27,6 +26,7 @@ from diptych.data.image_header import (
     STORED_FORMATS,
     BadImage,
     ImageHeader,
+    announced_size,
     broken,
     check_pixels,
     jpeg_header,
@@ -60,15 +60,12 @@ _PILLOW = {"jpg": ("JPEG", "MPO"), "png": ("PNG",), "webp": ("WEBP",), "gif": ("
 _PILLOW["tiff"] = ("TIFF",)
 
 
-def probe(data: bytes, max_bytes: int = MAX_BYTES) -> ImageHeader:
+def probe(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """The header of an image, without decoding its pixels. Raises BadImage."""
     name = known_format(data, max_bytes)
-    if name == "jpg":
-        return jpeg_header(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of bombs that our own, stricter count refuses, and of odd EXIF
-        image = _open(data, name)
-        return _pillow_header(image, name)
+    header = jpeg_header(data) if name == "jpg" else _pillow_header(_open(data, name, max_pixels), name)
+    check_pixels(header.width, header.height, max_pixels)
+    return header
 
 
 def decode_image(
@@ -83,23 +80,21 @@ def decode_image(
     name = known_format(data, max_bytes)
     if name == "jpg":
         header = jpeg_header(data)
-        check_pixels(header, max_pixels)
+        check_pixels(header.width, header.height, max_pixels)
         if header.mode in ("L", "RGB"):
             pixels = _decode_jpeg(data, at_least)
             if pixels is not None:
                 return _to_tensor(_turn(pixels, header.orientation))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data, name)
-        header = _pillow_header(image, name)
-        check_pixels(header, max_pixels)
-        try:
-            image.load()
-            pixels = _to_rgb(image)
-        except BadImage:
-            raise
-        except Exception as error:  # decoders of hostile bytes raise nearly anything
-            raise broken(data, name, error) from None
+    image = _open(data, name, max_pixels)
+    header = _pillow_header(image, name)
+    check_pixels(header.width, header.height, max_pixels)
+    try:
+        image.load()
+        pixels = _to_rgb(image)
+    except BadImage:
+        raise
+    except Exception as error:  # decoders of hostile bytes raise nearly anything
+        raise broken(data, name, error) from None
     # Pillow turns TIFFs by itself while loading them
     return _to_tensor(pixels if name == "tiff" else _turn(pixels, header.orientation))
 
@@ -163,7 +158,10 @@ def _encode(image: Tensor, format: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    size = announced_size(data, name)
+    if size is not None:  # before Pillow: it only warns of bombs from 89 to 179 Mpx
+        check_pixels(*size, max_pixels)
     try:
         return Image.open(io.BytesIO(data), formats=_PILLOW[name])
     except Image.DecompressionBombError as error:

@@ -61,16 +61,37 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def check_pixels(header: ImageHeader, max_pixels: int) -> None:
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """Raise BadImage if an image has no pixels or more than `max_pixels`."""
-    if header.width < 1 or header.height < 1:
-        raise BadImage("no_pixels", f"an image must have pixels; got {header.width} x {header.height}.")
-    if header.width * header.height > max_pixels:
+    if width < 1 or height < 1:
+        raise BadImage("no_pixels", f"an image must have pixels; got {width} x {height}. Export it again.")
+    if width * height > max_pixels:
         raise BadImage(
             "too_many_pixels",
-            f"an image must have at most {max_pixels:,} pixels; got {header.width:,} x {header.height:,}. "
+            f"an image must have at most {max_pixels:,} pixels; got {width:,} x {height:,}. "
             "If it is not a decompression bomb, shrink it or raise max_pixels.",
         )
+
+
+def announced_size(data: bytes, name: str) -> tuple[int, int] | None:
+    """(width, height) where the first bytes of a png, webp, gif or bmp say it, before any library has seen the file."""
+    if name == "png" and data[12:16] == b"IHDR" and len(data) >= 24:
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if name == "gif" and len(data) >= 10:
+        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+    if name == "bmp":
+        if int.from_bytes(data[14:18], "little") == 12:  # OS/2
+            return int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little")
+        return int.from_bytes(data[18:22], "little"), abs(int.from_bytes(data[22:26], "little", signed=True))
+    if name == "webp" and len(data) >= 30:  # RFC 9649: the extended, lossy and lossless headers
+        if data[12:16] == b"VP8X":
+            return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+        if data[12:16] == b"VP8 ":
+            return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+        if data[12:16] == b"VP8L":
+            bits = int.from_bytes(data[21:25], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return None
 
 
 def known_format(data: bytes, max_bytes: int) -> str:

@@ -14,7 +14,6 @@ from diptych.data.decode import (
     MAX_PIXELS,
     STORED_FORMATS,
     BadImage,
-    check_pixels,
     decode_image,
     encode_jpeg,
     encode_png,
@@ -123,8 +122,7 @@ def clean_text(segment: Segment) -> Segment | None:
 
 def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, int], list[str]]:
     data = segment.data
-    header = probe(data, limits.max_bytes)
-    check_pixels(header, limits.max_pixels)
+    header = probe(data, limits.max_bytes, limits.max_pixels)
     width, height = header.width, header.height
     if min(width, height) < limits.min_side:
         raise _Refused(

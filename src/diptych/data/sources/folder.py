@@ -1,5 +1,6 @@
 """A folder of images with their captions beside them, or in the names of their folders."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -63,10 +64,8 @@ class Folder(Source):
             SPLIT_NAMES[p.name.lower()] for p in self.root.iterdir() if p.is_dir() and p.name.lower() in SPLIT_NAMES
         }
         for inner, names in _folders(self.root):
-            groups: dict[str, list[str]] = {}
-            for name in names:
-                groups.setdefault(name.rpartition(".")[0] or name, []).append(name)
-            for stem, files in groups.items():
+            for stem, group in itertools.groupby(names, _stem):
+                files = list(group)
                 images = [f for f in files if suffix_of(f) in IMAGE_SUFFIXES]
                 for image in images:
                     key = f"{inner}{stem}" if len(images) == 1 else f"{inner}{image}"
@@ -163,8 +162,12 @@ class Folder(Source):
         return nested
 
 
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
 def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(inner path ending in "/", or "", and its file names, sorted) of each folder below `root`, depth first. Hidden
+    """(inner path ending in "/", or "", and its file names by their stems) of each folder below `root`, depth first. Hidden
     names are skipped; links are followed, but never round in a circle."""
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
     while waiting:
@@ -180,5 +183,6 @@ def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
                         (below if entry.is_dir() else files).append(entry.name)
         except OSError as error:
             raise DataError(f"{root / inner} must be readable; got {error.strerror}. Check its permissions.") from None
-        yield inner, sorted(files)
+        files.sort(key=lambda name: (_stem(name), name))
+        yield inner, files
         waiting += [(f"{inner}{name}/", (*above, here)) for name in sorted(below, reverse=True)]
