@@ -6,6 +6,7 @@ import torch
 from diptych.core.errors import EvalError
 from diptych.data.dataset import Dataset
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.models.pretrained import Pretrained
 from diptych.train.accumulate import Accumulator
 from diptych.train.build import build_objective, find_tokenizer
 from diptych.train.evaluate import evaluate, held_out, validation_loss
@@ -73,7 +74,7 @@ def test_evals_are_logged_and_the_last_ones_kept(parts, tmp_path):
     config, dataset, tokenizer, objective = parts
     other = tiny_dataset(tmp_path / "other", copies=1)
     config = config.replace(evals=(HalfConfig(), HalfConfig(data=str(other), split="train")))
-    how = config, dataset, tokenizer, objective.model, tmp_path / "run", 64
+    how = config, dataset, Pretrained(objective.model, tokenizer), tmp_path / "run", 64
     records = list(evaluate(*how, final=False))
     assert records == [{"task": "half", "split": s, "half": 0.5} for s in ("val", "train")]
     assert not (tmp_path / "run").exists()
@@ -83,7 +84,7 @@ def test_evals_are_logged_and_the_last_ones_kept(parts, tmp_path):
 
 def test_an_eval_that_cannot_run_is_left_out_until_the_end(parts, tmp_path, capsys):
     config, dataset, tokenizer, objective = parts
-    how = config.replace(evals=(HalfConfig(fails=True),)), dataset, tokenizer, objective.model, tmp_path, 64
+    how = config.replace(evals=(HalfConfig(fails=True),)), dataset, Pretrained(objective.model, tokenizer), tmp_path, 64
     assert list(evaluate(*how, final=False)) == []
     assert "left out at 64 samples: it must have labels" in capsys.readouterr().err
     with pytest.raises(EvalError):

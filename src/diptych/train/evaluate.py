@@ -8,17 +8,15 @@ from typing import Any
 
 import torch
 
-from diptych.core.config import to_dict
 from diptych.core.distributed import all_sum, rank, world_size
 from diptych.core.errors import DiptychError
-from diptych.core.files import write_json
 from diptych.core.progress import say
 from diptych.data.augment import NO_AUGMENTATION
 from diptych.data.dataset import Dataset
 from diptych.data.loader import Loader
 from diptych.data.tokenize import Tokenizer
 from diptych.evals.eval import EvalConfig, EvalResult
-from diptych.models.model import Model
+from diptych.evals.find import save
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Accumulator
@@ -69,13 +67,12 @@ def validation_loss(
 
 
 def evaluate(
-    config: RunConfig, dataset: Dataset, tokenizer: Tokenizer, model: Model, run: Path, samples_seen: int, final: bool
+    config: RunConfig, dataset: Dataset, model: Pretrained, run: Path, samples_seen: int, final: bool
 ) -> Iterator[dict[str, Any]]:
-    """Each eval of the run on `model`, as a record for the log; the final ones are kept in RUN/evals with pictures."""
-    pretrained = Pretrained(model, tokenizer, name=run.name)
+    """Each eval of the run, as a record for the log; the final ones are kept in RUN/evals with pictures."""
     for one in config.evals:
         try:
-            result = evaluate_one(one, pretrained, dataset, artifacts=final)
+            result = evaluate_one(one, model, dataset, artifacts=final)
         except DiptychError as error:
             if final:
                 raise
@@ -84,7 +81,7 @@ def evaluate(
         numbers = {n: e for n, e in result.metrics.items() if all(map(math.isfinite, (e.value, e.low, e.high)))}
         result = result.replace(samples_seen=samples_seen, metrics=numbers)  # JSON knows no NaN
         if final:
-            write_json(run / "evals" / f"{result.task}-{result.split}.json", to_dict(result))
+            save(result, run)
         yield {"task": result.task, "split": result.split} | {n: e.value for n, e in numbers.items()}
 
 

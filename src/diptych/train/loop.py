@@ -22,6 +22,7 @@ from diptych.core.distributed import all_sum, broadcast_object, init_from_enviro
 from diptych.core.errors import TrainingError
 from diptych.core.progress import say
 from diptych.data.loader import Loader
+from diptych.models.pretrained import Pretrained
 from diptych.train import run_folder
 from diptych.train.accumulate import Gradient
 from diptych.train.build import Run, build
@@ -189,7 +190,7 @@ def _observe(run: Run, doctor: Doctor, log: MetricsLog | None, record: dict[str,
         raise TrainingError(f"the doctor stops the run at {run.samples_seen:,} samples. {fatal}")
 
 
-def _evaluations(run: Run, final: bool = False) -> list[dict[str, Any]]:
+def _evaluations(run: Run, final: bool = False, fingerprint: str = "") -> list[dict[str, Any]]:
     """The validation loss and each eval with the current (averaged, where there is an average) weights, as records."""
     model, at = run.objective.model, {"samples_seen": run.samples_seen, "step": run.step}
     records: list[dict[str, Any]] = []
@@ -198,7 +199,8 @@ def _evaluations(run: Run, final: bool = False) -> list[dict[str, Any]]:
         if loss is not None:
             records.append({"kind": "val", **at, "val_loss": loss})
         if is_main():
-            found = evaluate(run.config, run.dataset, run.tokenizer, model, run.folder, run.samples_seen, final)
+            pretrained = Pretrained(model, run.tokenizer, fingerprint, run.folder.name)
+            found = evaluate(run.config, run.dataset, pretrained, run.folder, run.samples_seen, final)
             records += [{"kind": "eval", **at, **values} for values in found]
     run.objective.train()
     return broadcast_object(records)  # the other ranks wait here for the evals of the main one
@@ -223,11 +225,12 @@ def _save(run: Run) -> None:
 
 def _finish(run: Run) -> list[dict[str, Any]]:
     """Export the result to RUN/model, and judge it with everything that the report shows."""
+    fingerprint = ""
     if is_main():
         with averaged(run.objective.model, run.ema):
             extra = {"samples_seen": run.samples_seen, "recipe": run.config.recipe}
-            save_pretrained(run.folder / "model", run.objective.model, run.tokenizer, extra)
-    return _evaluations(run, final=True)
+            fingerprint = save_pretrained(run.folder / "model", run.objective.model, run.tokenizer, extra)
+    return _evaluations(run, True, fingerprint)
 
 
 def _doctor(run: Run, history: list[dict[str, Any]]) -> Doctor:
