@@ -167,8 +167,8 @@ def _stem(name: str) -> str:
 
 
 def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(inner path ending in "/", or "", and its file names by their stems) of each folder below `root`, depth first. Hidden
-    names are skipped; links are followed, but never round in a circle."""
+    """(inner path ending in "/", or "", and its file names by their stems) of each folder below `root`, depth first.
+    Hidden names are skipped; links are followed, but never round in a circle."""
     waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
     while waiting:
         inner, above = waiting.pop()
