@@ -2,19 +2,22 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.checkpoints.convert import assemble, read
 from diptych.checkpoints.native import build
+from diptych.core.batch import Batch
 from diptych.core.image_format import ImageFormat
 from diptych.data.tokenize import Tokenizer
 from diptych.models.pretrained import Pretrained
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTower, TwoTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
+from diptych.objectives.contrastive import ContrastiveConfig
+from diptych.objectives.objective import ObjectiveConfig
 
 TEXTS = [
     "a photo of a red fruit",
@@ -94,18 +97,6 @@ def ours(format: str, path: Path, words: Tokenizer | None = None) -> TwoTower:
     return model
 
 
-def contrastive(logits: Tensor) -> Tensor:
-    """CLIP's loss: the mean of both directions' cross-entropies (Radford et al., 2021, figure 3)."""
-    target = torch.arange(logits.shape[0])
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def sigmoid(logits: Tensor) -> Tensor:
-    """SigLIP's loss: summed over pairs, divided by the batch (Zhai et al., 2023, equation 1)."""
-    sign = 2 * torch.eye(logits.shape[0]) - 1
-    return -F.logsigmoid(sign * logits).sum() / logits.shape[0]
-
-
 def our_logits(model: TwoTower, images: Tensor, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Unit vectors of images and texts, and the scaled logits."""
     i, t = model.encode_image(images), model.encode_text(tokens, lengths)
@@ -115,26 +106,27 @@ def our_logits(model: TwoTower, images: Tensor, tokens: Tensor, lengths: Tensor)
 
 def check_parity(
     model: TwoTower,
+    texts: tuple[Tensor, Tensor],
     images: Tensor,
-    tokens: Tensor,
-    lengths: Tensor,
     theirs: tuple[Tensor, Tensor, Tensor],
+    their_loss: Tensor,
     gradients: dict[str, tuple[Tensor, Callable[[Tensor], Tensor]]],
-    loss: Callable[[Tensor], Tensor] = contrastive,
+    objective: ObjectiveConfig | None = None,
 ) -> None:
-    """Features of both towers, logits, loss and gradients equal theirs.
+    """Features of both towers, logits, loss (of our objective and their class) and gradients equal theirs.
 
-    `theirs`: unit vectors of images and texts, and logits (images by texts). `gradients`: our parameter's name to their
-    parameter and how its gradient must be reshaped to ours.
+    `texts`: tokens and lengths. `theirs`: unit vectors of images and texts, and logits (images by texts). `gradients`:
+    our parameter's name to their parameter and how its gradient must be reshaped to ours.
     """
     model.eval()
-    found = our_logits(model, images, tokens, lengths)
+    found = our_logits(model, images, *texts)
     for mine, yours in zip(found, theirs, strict=True):
         torch.testing.assert_close(mine, yours, **TOLERANCE)
-    my_loss, your_loss = loss(found[2]), loss(theirs[2])
-    torch.testing.assert_close(my_loss, your_loss, **TOLERANCE)
-    my_loss.backward()
-    your_loss.backward()
+    built: Any = (objective or ContrastiveConfig(duplicates="ignore")).build(model)
+    loss = built.loss({"image": found[0], "text": found[1]}, Batch()).total
+    torch.testing.assert_close(loss, their_loss.reshape(()), **TOLERANCE)
+    loss.backward()
+    their_loss.backward()
     parameters = dict(model.named_parameters())
     for name, (parameter, reshape) in gradients.items():
         mine, yours = parameters[name].grad, parameter.grad
