@@ -80,7 +80,7 @@ def _tar(path: Path, stream: Any, wanted: Callable[[str], bool], limits: Limits)
     counted = _Counted(stream, limits.total_bytes, path.name)
     with tarfile.open(fileobj=cast("IO[bytes]", counted), mode="r|") as tar:
         for count, info in enumerate(tar):
-            tar.members = []  # a stream never goes back, and tarfile would remember every header
+            tar.members = []  # type: ignore[attr-defined]  # a stream never goes back, and tarfile would remember every header
             name = _safe_name(info.name, path.name)
             _check(count, info.size, name, path.name, limits)
             if info.isdir():
@@ -94,6 +94,8 @@ def _tar(path: Path, stream: Any, wanted: Callable[[str], bool], limits: Limits)
                 file = tar.extractfile(info)
                 assert file is not None
                 yield Member(name, _exactly(file, info.size))
+    while counted.read(1 << 20):  # to the end of the stream, whose checksum comes last
+        pass
 
 
 def _zip(path: Path, file: IO[bytes], wanted: Callable[[str], bool], limits: Limits) -> Iterator[Member]:
@@ -138,7 +140,7 @@ def _too_much(archive: str, limit: int) -> str:
     return f"{archive} must unpack to at most {limit:,} bytes; got more. It was not read further."
 
 
-def _exactly(file: IO[bytes], size: int) -> bytes:
+def _exactly(file: Any, size: int) -> bytes:
     data = file.read(size)
     if len(data) != size:
         raise EOFError(f"a member of {size:,} bytes ends after {len(data):,}")

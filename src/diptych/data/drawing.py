@@ -134,7 +134,8 @@ def _draw_line(pen: ImageDraw.ImageDraw, line: str, side: int) -> None:
     if match["verb"] == "background":
         pen.rectangle((0, 0, side, side), fill=BACKGROUNDS[match["name"]])
     elif match["verb"] == "text":
-        _draw_text(pen, fields["word"], *(int(fields[k]) * side / 1000 for k in ("x", "y", "height")), fields["fill"])
+        x, y, height = (int(fields[k]) * side / 1000 for k in ("x", "y", "height"))
+        _draw_text(pen, fields["word"], x, y, height, fields["fill"])
     else:
         x, y, r = (int(fields[k]) * side / 1000 for k in ("x", "y", "r"))
         _draw_shape(pen, match["verb"], x, y, r, COLOURS[fields["fill"]])

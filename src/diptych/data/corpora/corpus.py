@@ -125,6 +125,7 @@ def get(name: str, out: str | os.PathLike[str] | None = None, packing: PackConfi
             "Name another, or remove it."
         )
     say(f"{name}: {source.summary}. From {source.origin}. Licence: {source.licence}.")
+    source.archives()  # before packing starts its processes, so that a missing client is known at once
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder_beside:
         made = Path(folder_beside) / "dataset"

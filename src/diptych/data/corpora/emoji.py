@@ -12,10 +12,10 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diptych.core.record import Record
 from diptych.core.seeds import fold
@@ -26,7 +26,7 @@ from diptych.data.pack import PackConfig
 from diptych.data.sources.source import Reject
 
 ARTISTS = ("google", "twitter", "facebook", "fluent")
-TEST_ARTIST = "fluent"
+Artist = Literal["google", "twitter", "facebook", "fluent"]
 SIDE = 64
 SKIN_TONES = frozenset(f"1f3f{c}" for c in "bcdef")
 
@@ -39,6 +39,17 @@ class EmojiConfig(CorpusConfig):
     name_weight: float = Field(default=0.7, gt=0.0, le=1.0)
     alpha: bool = False
     """Keep the alpha channel, for augmentations that want another ground than white."""
+    train: tuple[Artist, ...] = ("google", "twitter", "facebook")
+    test: Artist = "fluent"
+    """A recipe is chosen with one of the training artists as `test` and fluent unseen; see LOG.md."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> "EmojiConfig":
+        if not self.train or self.test in self.train or len(set(self.train)) != len(self.train):
+            raise ValueError(
+                f"EmojiConfig.train must name each artist once, and not the test artist; got {self.train}."
+            )
+        return self
 
     def build(self) -> "Emoji":
         """The corpus."""
@@ -126,6 +137,8 @@ class Emoji(Corpus):
                 concept = concept_of(name)
                 twin = kept.setdefault(concept, name)  # the fully qualified spelling, with U+FE0F, comes first
                 reason = _left_out(concept, concepts, words, captions)
+                if not reason and artist not in (*self.config.train, self.config.test):
+                    reason = ("artist_unused", "by an artist who was not asked for")
                 if not reason and twin != name:
                     reason = ("duplicate", f"the same concept as {twin}")
                 if reason:
@@ -163,10 +176,10 @@ class Emoji(Corpus):
         return Record.pair(f"{artist}-{concept}", picture, "png", (name, *keywords), weights, meta)
 
     def _split(self, artist: str, concept: str) -> str:
-        """By a hash of the concept: a held-out concept is held out as one of the three artists drew it."""
-        if artist == TEST_ARTIST:
+        """By a hash of the concept: a held-out concept is held out as one of the training artists drew it."""
+        if artist == self.config.test:
             return "test"
-        others = [a for a in ARTISTS if a != TEST_ARTIST]
+        others = self.config.train
         held_out = fold("emoji-val", concept) % 1_000_000 < self.config.val * len(others) * 1_000_000
         return "val" if held_out and artist == others[fold("emoji-artist", concept) % len(others)] else "train"
 

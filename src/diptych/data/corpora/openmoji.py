@@ -127,10 +127,13 @@ def _names(archive: Path, language: str) -> dict[str, tuple[str, ...]]:
     for member in read_members(archive, lambda name: name == f"emoji/unicode_codes/{file}"):
         for characters, entry in json.loads(member.data).items():
             texts = [entry] if isinstance(entry, str) else [entry.get(language, ""), *entry.get("alias", ())]
-            spoken = tuple({s.casefold(): s for s in reversed([*map(_spoken, texts)]) if s}.values())[::-1]
+            spoken: dict[str, str] = {}  # an alias that differs in case only says nothing new
+            for text in map(_spoken, texts):
+                if text:
+                    spoken.setdefault(text.casefold(), text)
             concept = "-".join(f"{ord(c):04x}" for c in characters if ord(c) != 0xFE0F)
             if spoken:
-                names.setdefault(concept, spoken)
+                names.setdefault(concept, tuple(spoken.values()))
     if not names:
         raise DataError(f"{archive.name} must hold names in {language!r}; got none. Choose other languages.")
     return names
