@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from diptych.checkpoints.convert import convert, convert_to, formats, read
+from diptych.checkpoints.foreign import shapes_of
 from diptych.checkpoints.native import CONFIG, load, save_pretrained
 from diptych.core.errors import CheckpointError
+from diptych.models import sizes
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from tests.checkpoints.tiny import TEXTS, assert_equal_states, clip_config, siglip_config, tokenizer, trained
 
@@ -89,3 +91,32 @@ def test_a_tokenizer_can_be_brought_where_none_came_along(tmp_path: Path) -> Non
         convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer(12))
     with pytest.raises(CheckpointError, match="pools at, 2 "):
         convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer().replaced(end_id=3))
+
+
+@pytest.mark.parametrize("name", ["small", "vit_b32", "vit_l14_336", "rn50x64", "siglip_b16"])
+def test_models_of_our_published_sizes_fit_the_formats_that_have_them(name: str) -> None:
+    from diptych.checkpoints import open_clip, transformers_clip, transformers_siglip
+
+    config = getattr(sizes, name)()
+    names = set(shapes_of(config, 500))
+    if name.startswith("rn"):
+        rules = [open_clip._rules(open_clip._check_writable(config), "")]
+    elif name.startswith("siglip"):
+        rules = [transformers_siglip._rules(transformers_siglip._check_writable(config))]
+    else:
+        rules = [open_clip._rules(open_clip._check_writable(config), "")]
+        rules += [transformers_clip._rules(transformers_clip._check_writable(config))]
+    for found in rules:
+        assert {n for rule in found for n in rule.ours} == names
+
+
+def test_the_small_convolutional_trunk_has_no_equivalent_and_this_is_said(tmp_path: Path) -> None:
+    config = sizes.tiny()
+    config = config.replace(image=config.image.replace(widths=(8, 8, 8, 8)), embed_dim=16, context_length=16)
+    mine = trained(config)
+    save_pretrained(tmp_path / "run", mine.model, mine.tokenizer)
+    assert torch.equal(load(tmp_path / "run").embed_text(TEXTS), mine.embed_text(TEXTS))
+    for format in formats():
+        with pytest.raises(CheckpointError, match=r"an image tower that it knows .* got ConvNet"):
+            convert_to(format, tmp_path / "run", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
