@@ -1,0 +1,64 @@
+"""What every file of the folder promises, whatever it minimises."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+from diptych import objectives
+from diptych.core.config import from_json, to_json
+from diptych.objectives.objective import Objective, ObjectiveConfig
+from tests.objectives.tiny_model import TinyConfig, tiny_batch
+
+MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "objective"]
+
+
+def config_of(name: str) -> ObjectiveConfig:
+    """The one config of a module, with its defaults."""
+    module = importlib.import_module(f"diptych.objectives.{name}")
+    found = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, ObjectiveConfig) and c.__module__ == module.__name__ and not c.abstract
+    ]
+    assert len(found) == 1, f"{name} must hold one ObjectiveConfig"
+    return found[0]()
+
+
+@pytest.fixture(params=MODULES)
+def objective(request) -> Objective:
+    return config_of(request.param).build(TinyConfig(bias=True).build(20)).train()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_config_reads_back_equal(name):
+    assert from_json(to_json(config_of(name))) == config_of(name)
+
+
+def test_losses_are_finite_float32_scalars_that_reach_every_trainable_parameter(objective):
+    losses = objective(tiny_batch(8))
+    assert losses.total.shape == ()
+    assert losses.total.dtype == torch.float32
+    assert float(losses.count) > 0
+    assert all(not part.requires_grad and part.shape == () for part in losses.parts.values())
+    losses.total.backward()
+    for name, p in objective.named_parameters():
+        assert not p.requires_grad or (p.grad is not None and torch.isfinite(p.grad).all()), name
+
+
+def test_what_couples_pairs_splits_into_encode_and_loss(objective):
+    batch = tiny_batch(8)
+    if not objective.couples_pairs:
+        half = [objective(batch.slice(i, i + 4)) for i in (0, 4)]
+        mean = sum(float(x.total) * float(x.count) for x in half) / sum(float(x.count) for x in half)
+        assert mean == pytest.approx(objective(batch).total.item(), rel=1e-5)
+        return
+    encoded = objective.encode(batch)
+    assert all(len(rows) == 8 for rows in encoded.values())
+    bare = type(batch)(text_ids=batch.text_ids, image_ids=batch.image_ids)
+    assert objective.loss(encoded, bare).total.item() == pytest.approx(objective(batch).total.item(), rel=1e-6)
+    health = objective.health(encoded, bare)
+    assert {"chance_loss", "logit_scale", "duplicate_captions", "duplicate_images"} <= health.keys()
+    assert all(isinstance(v, float) for v in health.values())
