@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from diptych.checkpoints.convert import convert, convert_to, formats, read
 from diptych.checkpoints.foreign import shapes_of
 from diptych.checkpoints.native import CONFIG, load, save_pretrained
-from diptych.core.errors import CheckpointError
+from diptych.core.errors import CheckpointError, DiptychError
 from diptych.models import sizes
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from tests.checkpoints.tiny import TEXTS, assert_equal_states, clip_config, siglip_config, tokenizer, trained
@@ -120,3 +121,24 @@ def test_the_small_convolutional_trunk_has_no_equivalent_and_this_is_said(tmp_pa
         with pytest.raises(CheckpointError, match=r"an image tower that it knows .* got ConvNet"):
             convert_to(format, tmp_path / "run", tmp_path / "out")
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "format,name,change",
+    [
+        ("open_clip", "open_clip_config.json", {"model_cfg": {"embed_dim": 24}}),
+        ("open_clip", "open_clip_config.json", {"model_cfg": [1]}),
+        ("transformers", "config.json", {"text_config": 3}),
+        ("transformers", "config.json", {"vision_config": {"hidden_size": 0}}),
+        ("transformers", "config.json", {"vision_config": {"hidden_size": "wide"}}),
+        ("transformers", "config.json", {"diptych": {"swapped_ids": [2, 10**9]}}),
+    ],
+)
+def test_a_broken_configuration_is_said_in_words(
+    tmp_path: Path, format: str, name: str, change: dict[str, Any]
+) -> None:
+    convert_to(format, save(tmp_path / "run"), tmp_path / "out")
+    file = tmp_path / "out" / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(DiptychError, match="must"):
+        read(format, tmp_path / "out")

@@ -68,8 +68,7 @@ def read(format: str, path: str | Path) -> Foreign:
         raise CheckpointError(f"a checkpoint must be a file or folder; got {path}, which is not there. Check the path.")
     for module in _modules(format):
         if module.recognises(path):
-            found: Foreign = module.read(path)
-            return found
+            return _read(module, path)
     others = [
         name for name, modules in formats().items() if name != format and any(m.recognises(path) for m in modules)
     ]
@@ -88,6 +87,17 @@ def assemble(found: Foreign, tokenizer: Tokenizer) -> Pretrained:
     model = build(found.config, found.vocab_size)
     fill(model, found.state)
     return Pretrained(model, tokenizer)
+
+
+def _read(module: ModuleType, path: Path) -> Foreign:
+    try:
+        found: Foreign = module.read(path)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{path} must have a whole configuration of {module.FORMAT}; reading it failed with "
+            f"{type(error).__name__}: {error}. Fetch it again, or mend the file."
+        ) from error
+    return found
 
 
 def _modules(format: str) -> list[ModuleType]:

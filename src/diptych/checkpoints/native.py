@@ -112,6 +112,11 @@ def load(
     return Pretrained(model.to(device), tokenizer, fingerprint=found, name=_name(Path(path)))
 
 
+def model_config(folder: str | Path) -> ModelConfig:
+    """The configuration of the model in a folder that `find_model` returned."""
+    return _config(_settings(Path(folder)), Path(folder))
+
+
 def build(config: ModelConfig, vocab_size: int) -> Model:
     """The model that a configuration describes, its weights to be filled. Torch's random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
