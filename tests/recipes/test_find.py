@@ -1,6 +1,9 @@
 import pytest
 
-from diptych.core.errors import ConfigError
+from diptych.checkpoints.native import save_pretrained
+from diptych.core.errors import CheckpointError, ConfigError
+from diptych.data.tokenize import Tokenizer
+from diptych.models import sizes
 from diptych.recipes.find import recipe, resolve
 
 
@@ -32,3 +35,16 @@ def test_mistakes_are_answered(name, settings, words):
 
 def test_the_name_of_a_recipe_is_its_file_and_function():
     assert recipe("siglip:tiny").recipe == "siglip:tiny"
+
+
+def test_init_brings_its_own_model_and_tokenizer(tmp_path):
+    tokenizer = Tokenizer.train(["a red cup", "a blue cup"], vocab_size=300, context_length=16)
+    model = sizes.tiny().replace(embed_dim=64, context_length=16)
+    save_pretrained(tmp_path / "given", model.build(tokenizer.vocab_size), tokenizer)
+    _, config = resolve("clip:tiny", ["data=x", f"init={tmp_path / 'given'}", "train.lr=1e-5"])
+    assert (config.model, config.tokenizer) == (model, str(tmp_path / "given"))
+    assert config.train.lr == 1e-5
+    _, config = resolve("clip:tiny", ["data=x", f"init={tmp_path / 'given'}", "model.max_logit_scale=50"])
+    assert config.model == model.replace(max_logit_scale=50.0)
+    with pytest.raises(CheckpointError, match="must be a folder"):
+        resolve("clip:tiny", ["data=x", "init=nowhere"])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from diptych.checkpoints.native import save_pretrained
 from diptych.core.errors import ConfigError
 from diptych.data.dataset import Dataset
 from diptych.train import build as building
@@ -67,3 +68,25 @@ def test_batch_norm_in_pieces_is_said(data, tmp_path, capsys):
     config = tiny_config(data, micro_batch=4)
     build(config.replace(model=config.model.replace(batch_norm=True)), tmp_path / "run", False, CPU)
     assert "1 batch norm layers take their statistics over 4 pairs" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_given_weights(data, tmp_path):
+    config = tiny_config(data)
+    first, _ = build(config, tmp_path / "first", False, CPU)
+    with torch.no_grad():
+        for p in first.objective.model.parameters():
+            p.add_(1.0)
+    given = tmp_path / "given"
+    save_pretrained(given, first.objective.model, first.tokenizer)
+    second, _ = build(config.replace(init=str(given)), tmp_path / "second", False, CPU)
+    for name, value in first.objective.model.state_dict().items():
+        assert torch.equal(second.objective.model.state_dict()[name], value), name
+
+
+def test_given_weights_of_another_vocabulary_are_refused(data, tmp_path):
+    config = tiny_config(data)
+    first, _ = build(config, tmp_path / "first", False, CPU)
+    other = config.model.build(first.tokenizer.vocab_size + 5)
+    save_pretrained(tmp_path / "given", other, first.tokenizer)
+    with pytest.raises(ConfigError, match="Its own tokenizer fits"):
+        build(config.replace(init=str(tmp_path / "given")), tmp_path / "second", False, CPU)

@@ -5,8 +5,10 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 
 import diptych.recipes
+from diptych.checkpoints.native import find_model, model_config
 from diptych.core.config import override
 from diptych.core.errors import ConfigError
 from diptych.train.config import RunConfig
@@ -39,11 +41,23 @@ def resolve(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:
     """The recipe as it stands, and with ``field.sub=value`` settings applied; ``data=DIR`` is short for data.path."""
     base = recipe(name)
     full = [f"data.path={s.partition('=')[2]}" if s.startswith("data=") else s for s in settings]
-    config = override(base, full)
-    assert isinstance(config, RunConfig)
+    config = _initialised(base, full)
     if not config.data.path:
         raise ConfigError(
             "data must be a packed dataset, or a table or folder of pairs; got nothing. "
             "Add data=DIR; `diptych corpus get emoji` brings one to try."
         )
     return base, config
+
+
+def _initialised(base: RunConfig, settings: list[str]) -> RunConfig:
+    """The overridden run; with ``init=FOLDER``, model and tokenizer are that folder's unless they are set as well."""
+    config = override(base, settings)
+    assert isinstance(config, RunConfig)
+    if not config.init:
+        return config
+    folder = find_model(Path(config.init))
+    base = base.replace(model=model_config(folder), tokenizer=str(folder))
+    config = override(base, settings)
+    assert isinstance(config, RunConfig)
+    return config

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from diptych.checkpoints.native import fill, load, resize_positions
 from diptych.core.distributed import broadcast_object, is_main, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
@@ -14,9 +15,10 @@ from diptych.core.seeds import fold
 from diptych.data.dataset import Dataset, Split
 from diptych.data.ready import packed
 from diptych.data.tokenize import Tokenizer
+from diptych.models.model import Model
 from diptych.objectives.objective import Objective
 from diptych.train import run_folder
-from diptych.train.accumulate import Accumulator, batch_norm_notice
+from diptych.train.accumulate import Accumulator, RunningStatistics, batch_norm_notice
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema
@@ -40,6 +42,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     accumulate: Accumulator
+    statistics: RunningStatistics
     step: int = 0
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
@@ -82,7 +85,8 @@ def build(
     if t.compile:
         objective.encode = torch.compile(objective.encode)  # type: ignore[method-assign]
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
-    run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate)
+    statistics = RunningStatistics(objective)
+    run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
     if found:
         load_checkpoint(found[0], objective, optimizer, ema)
         state = found[1]
@@ -99,10 +103,25 @@ def build(
 def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> Objective:
     """The objective around a model with fresh weights, which are a function of the seed."""
     torch.manual_seed(fold(config.train.seed, "init"))
-    model = config.model.build(tokenizer.vocab_size).to(device)
+    model = config.model.build(tokenizer.vocab_size)
+    if config.init:
+        start_from(model, config.init)
+    model = model.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return config.objective.build(model).to(device).train()
+
+
+def start_from(model: Model, init: str) -> None:
+    """Put the weights of the model folder `init` into `model`; position embeddings fit another resolution."""
+    given = load(init)
+    mine, theirs = model.vocab_size, given.model.vocab_size
+    if mine != theirs:
+        raise ConfigError(
+            f"init must be a model with the run's vocabulary of {mine:,} tokens; got {theirs:,} in {init}. "
+            f"Its own tokenizer fits: tokenizer={init}."
+        )
+    fill(model, resize_positions(given.model.state_dict(), model))
 
 
 def open_data(config: RunConfig) -> Dataset:

@@ -86,9 +86,12 @@ class TrainConfig(Config):
 
 class RunConfig(Config):
     """A whole run. `recipe` is the name that it came from; `tokenizer` is empty for the dataset's own, "clip" for
-    CLIP's, else a tokenizer.json or a folder with one. Its context is cut or stretched to `model.context_length`."""
+    CLIP's, else a tokenizer.json or a folder with one. Its context is cut or stretched to `model.context_length`.
+    `init` is a model folder (a run, a converted checkpoint) whose weights training starts from; empty: fresh weights.
+    """
 
     recipe: str = ""
+    init: str = ""
     data: LoaderConfig = LoaderConfig()
     tokenizer: str = ""
     model: ModelConfig
