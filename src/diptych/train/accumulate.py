@@ -174,6 +174,24 @@ class _BatchNormAtRest:
             m.track_running_stats = True
 
 
+class RunningStatistics:
+    """What batch norms have noted so far, put back when a step turns out not finite: a NaN would stay for ever."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._now = [b for m in batch_norms(module) for b in m.buffers()]
+        self._kept = [b.clone() for b in self._now]
+
+    def note(self) -> None:
+        """Remember them as they are now."""
+        for kept, now in zip(self._kept, self._now, strict=True):
+            kept.copy_(now)
+
+    def restore(self) -> None:
+        """Put back what was remembered."""
+        for kept, now in zip(self._kept, self._now, strict=True):
+            now.copy_(kept)
+
+
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The layers of `module` whose output for one pair depends on the other pairs of a piece."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]

@@ -67,6 +67,7 @@ def train(
             waited = time.perf_counter() - waited
             seed_step(config.train.seed, run.step)
             set_lr(run.optimizer, run.schedule.learning_rate(run.step))
+            run.statistics.note()
             gradient = run.accumulate(batch)
             norm = gradient_norm(run.objective)
             values, truncated, stopping = _agree(gradient, norm, batch.truncated, stop.signal > 0, run.device)
@@ -136,6 +137,7 @@ def _apply(run: Run, values: dict[str, float], norm: torch.Tensor) -> None:
             run.ema.update(run.objective.model)
         run.nonfinite_in_a_row = 0
     else:
+        run.statistics.restore()
         run.nonfinite_steps += 1
         run.nonfinite_in_a_row += 1
         first = run.samples_seen
