@@ -8,7 +8,9 @@ from diptych.recipes.find import recipe, resolve
 
 
 def test_a_recipe_is_found_by_name_and_overridden():
-    base, config = resolve("clip:vit_b32", ["data=some/folder", "train.lr=3e-4", "model.image.width=64", "model.image.heads=1"])
+    base, config = resolve(
+        "clip:vit_b32", ["data=some/folder", "train.lr=3e-4", "model.image.width=64", "model.image.heads=1"]
+    )
     assert base.recipe == config.recipe == "clip:vit_b32"
     assert (config.data.path, config.train.lr, config.model.image.width) == ("some/folder", 3e-4, 64)
     assert base.train.lr == 5e-4

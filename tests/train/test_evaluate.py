@@ -9,7 +9,7 @@ from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
 from diptych.models.pretrained import Pretrained
 from diptych.train.accumulate import Accumulator
 from diptych.train.build import build_objective, find_tokenizer
-from diptych.train.evaluate import evaluate, held_out, validation_loss
+from diptych.train.evaluate import evaluate, validation_loss
 from tests.train.tiny_run import tiny_config, tiny_dataset
 
 
@@ -59,15 +59,15 @@ def test_without_a_validation_split_there_is_no_validation_loss(parts, tmp_path)
     config, dataset, tokenizer, objective = parts
     del dataset.splits["val"]
     assert validation_loss(config, dataset, tokenizer, objective, Accumulator(objective), torch.device("cpu")) is None
-    assert held_out(dataset) == "train"
+    assert dataset.held_out() == "train"
 
 
 def test_held_out_prefers_val_and_obeys(parts):
     dataset = parts[1]
-    assert held_out(dataset) == "val"
-    assert held_out(dataset, "train") == "train"
+    assert dataset.held_out() == "val"
+    assert dataset.held_out("train") == "train"
     dataset.splits["test"] = dataset.splits.pop("val")
-    assert held_out(dataset) == "test"
+    assert dataset.held_out() == "test"
 
 
 def test_evals_are_logged_and_the_last_ones_kept(parts, tmp_path):

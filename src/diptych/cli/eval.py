@@ -32,7 +32,7 @@ def command(
         config = config_for(
             name, data=str(data), split=split, max_items=max_items, **{k: v for k, v in options.items() if v}
         )
-        result = config.build().run(model, dataset.split(split))
+        result = config.build().run(model, dataset.split(dataset.held_out(split)))
         path = save(result, run)
         if json:
             typer.echo(j.dumps({k: to_dict(v) for k, v in result.metrics.items()}))

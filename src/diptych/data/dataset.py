@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from diptych.core.errors import DataError, ShardError
+from diptych.core.progress import say
 from diptych.core.record import Record
 from diptych.data.record_files import sidecar_texts
 from diptych.data.shard_index import Index, index_path
@@ -180,6 +181,13 @@ class Dataset:
                 "Pack with --val to hold some out."
             )
         return self.splits[name]
+
+    def held_out(self, name: str = "") -> str:
+        """The name of the split to judge on: `name` if given, else val, else test, else train (and that is said)."""
+        found = name or next((n for n in ("val", "test") if n in self.splits), "train")
+        if not name and found == "train":
+            say(f"{self.path} holds nothing out: judging on what was trained on. Pack with --val to hold some out.")
+        return found
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that was trained when the dataset was packed."""

@@ -95,6 +95,7 @@ def announced_size(data: bytes, name: str) -> tuple[int, int] | None:
 
 
 def known_format(data: bytes, max_bytes: int) -> str:
+    """The format that the first bytes announce. Raises BadImage for what is empty, too large or of no known format."""
     if not data:
         raise BadImage("empty", "an image must have bytes; got none. Its file is empty: copy or download it again.")
     if len(data) > max_bytes:

@@ -39,7 +39,9 @@ class ScoresPairs(Protocol):
 class GeneratesText(Protocol):
     """Writes token ids for an image, after an optional prompt."""
 
-    def generate_text(self, images: UInt8[Tensor, "b 3 h w"], prompt: Int64[Tensor, "b t"] | None, **how: Any) -> Any: ...
+    def generate_text(
+        self, images: UInt8[Tensor, "b 3 h w"], prompt: Int64[Tensor, "b t"] | None, **how: Any
+    ) -> Any: ...
 
 
 @runtime_checkable

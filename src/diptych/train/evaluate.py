@@ -23,11 +23,6 @@ from diptych.train.accumulate import Accumulator
 from diptych.train.config import RunConfig
 
 
-def held_out(dataset: Dataset, split: str = "") -> str:
-    """The split to judge on: the one named, else val, else test, else train."""
-    return split or next((name for name in ("val", "test", "train") if name in dataset.splits), "train")
-
-
 @torch.no_grad()
 def validation_loss(
     config: RunConfig,
@@ -89,4 +84,4 @@ def evaluate_one(config: EvalConfig, model: Pretrained, dataset: Dataset, artifa
     """One eval on the split that it names, of the run's data unless it names another."""
     data = Dataset.open(config.data) if config.data else dataset
     config = config.replace(data=str(data.path))
-    return config.build().run(model, data.split(held_out(data, config.split)), artifacts=artifacts)
+    return config.build().run(model, data.split(data.held_out(config.split)), artifacts=artifacts)
