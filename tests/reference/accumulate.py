@@ -1,4 +1,4 @@
-"""The gradient of a batch whose pieces are encoded one after another with their graphs kept: what a cache must equal."""
+"""The gradient of a batch whose pieces are encoded one by one with their graphs kept: what a cache must equal."""
 
 import torch
 

@@ -41,7 +41,7 @@ def assert_same_gradient(a: dict, b: dict, atol: float = 1e-6, rtol: float = 1e-
         torch.testing.assert_close(a[name], b[name], atol=atol, rtol=rtol, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def _vit() -> TwoTowerConfig:
+def small_vit() -> TwoTowerConfig:
     return TwoTowerConfig(
         image_format=ImageFormat(resolution=16),
         context_length=8,
@@ -70,7 +70,7 @@ def test_cached_pieces_have_the_gradient_of_the_whole_batch(config, micro_batch)
 
 def test_dropout_and_patch_dropout_are_drawn_again_alike():
     torch.manual_seed(1)
-    objective = ContrastiveConfig().build(_vit().build(20)).train()
+    objective = ContrastiveConfig().build(small_vit().build(20)).train()
     batch = tiny_batch(10, **IDS)
     batch = Batch(**{**vars(batch), "images": torch.randint(0, 256, (10, 3, 16, 16), dtype=torch.uint8)})
     torch.manual_seed(5)

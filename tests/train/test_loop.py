@@ -19,6 +19,7 @@ from diptych.train.doctor import Finding
 from diptych.train.loop import train
 from diptych.train.resume import RunInterrupted
 from tests.train import ranks
+from tests.train.test_accumulate import small_vit
 from tests.train.tiny_run import tiny_config
 
 TIMED = {"samples_per_s", "data_wait", "memory_mb"}
@@ -129,6 +130,19 @@ def test_killed_twice_and_a_torn_checkpoint(data, tmp_path, monkeypatch, capsys,
     assert not (run / "checkpoints" / ".000000000112.abc").exists()
     assert weights(run) == weights(uninterrupted)
     assert lines(run) == lines(uninterrupted)
+
+
+def test_channels_last_and_bfloat16_go_on_to_the_same_bits(data, tmp_path, monkeypatch):
+    """Moments must come back in the layout of their weights, or the optimizer pairs the wrong numbers."""
+    config = tiny_config(data, channels_last=True, precision="bfloat16", save_every_samples=48)
+    config = config.replace(model=small_vit())
+    train(config, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        kill_at(patch, "_apply", 5)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
 
 
 def test_sigterm_saves_says_how_to_go_on_and_does(data, tmp_path, monkeypatch, uninterrupted):

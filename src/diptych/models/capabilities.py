@@ -1,4 +1,4 @@
-"""What evaluation and serving may ask of a model, whatever its paradigm. Ask for one of these, never for a class name."""
+"""What evaluation and serving may ask of a model, whatever its paradigm: ask for these, never for a class name."""
 
 from typing import Any, Protocol, runtime_checkable
 

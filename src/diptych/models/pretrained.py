@@ -1,9 +1,9 @@
-"""A model together with what it needs to be used: its tokenizer, its pixel format, its fingerprint. What `load` returns."""
+"""A model with what it needs to be used: its tokenizer, pixel format and fingerprint. What `load` returns."""
 
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from diptych.core.errors import DataError
 from diptych.data.decode import decode_image, resize_image
 from diptych.data.tokenize import Tokenizer
-from diptych.models.capabilities import capabilities_of, require
+from diptych.models.capabilities import EmbedsImages, EmbedsText, ScoresPairs, capabilities_of, require
 from diptych.models.model import Model
 
 ImageLike = Any
@@ -56,7 +56,10 @@ class Pretrained:
         """Unit vectors of images."""
         require(self.model, ("embed_image",), "embed_image")
         rows = [
-            self.model.embed_image(torch.stack([self.pixels(i) for i in part]).to(self.device)).float().cpu()
+            cast(EmbedsImages, self.model)
+            .embed_image(torch.stack([self.pixels(i) for i in part]).to(self.device))
+            .float()
+            .cpu()
             for part in _parts(_listed(images), batch_size)
         ]
         return torch.cat(rows)
@@ -68,7 +71,8 @@ class Pretrained:
         rows = []
         for part in _parts([texts] if isinstance(texts, str) else list(texts), batch_size):
             tokens, lengths = self.tokenizer.batch(part)
-            rows.append(self.model.embed_text(tokens.to(self.device), lengths.to(self.device)).float().cpu())
+            embedded = cast(EmbedsText, self.model).embed_text(tokens.to(self.device), lengths.to(self.device))
+            rows.append(embedded.float().cpu())
         return torch.cat(rows)
 
     @torch.inference_mode()
@@ -78,7 +82,10 @@ class Pretrained:
         tokens, lengths = self.tokenizer.batch([texts] if isinstance(texts, str) else list(texts))
         tokens, lengths = tokens.to(self.device), lengths.to(self.device)
         rows = [
-            self.model.score(torch.stack([self.pixels(i) for i in part]).to(self.device), tokens, lengths).float().cpu()
+            cast(ScoresPairs, self.model)
+            .score(torch.stack([self.pixels(i) for i in part]).to(self.device), tokens, lengths)
+            .float()
+            .cpu()
             for part in _parts(_listed(images), 64)
         ]
         return torch.cat(rows)
@@ -106,7 +113,7 @@ def _as_tensor(image: ImageLike) -> Tensor:
     if isinstance(image, bytes):
         return decode_image(image)
     if isinstance(image, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if isinstance(image, Tensor):
         return image
     buffer = io.BytesIO()  # a PIL image: through the one decoder, so that alpha and orientation are treated alike

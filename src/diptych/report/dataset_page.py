@@ -59,8 +59,8 @@ def brief(summary: Json) -> str:
     if tokens:
         lines.insert(
             3,
-            f"tokens      {_range(tokens)} of {tokens['context_length']}; {tokens['truncated_share']:.1%} of the captions "
-            f"are cut; vocabulary {tokens['vocab_size']:,}",
+            f"tokens      {_range(tokens)} of {tokens['context_length']}; {tokens['truncated_share']:.1%} of the "
+            f"captions are cut; vocabulary {tokens['vocab_size']:,}",
         )
     return "\n".join(lines)
 
@@ -117,8 +117,8 @@ def _histogram(values: Json | None, label: str) -> str:
     edges, counts = values["edges"], values["counts"]
     whole = all(float(e).is_integer() for e in edges)
     starts = [round(e) if whole or e > 20 else round(e, 2) for e in edges[:-1]]
-    spread = f"median {plots.short(values['median'])}, 5 % to 95 %: {plots.short(values['p5'])} to {plots.short(values['p95'])}"
-    return plots.histogram(starts, counts, f"{label} ({spread})")
+    median, p5, p95 = (plots.short(values[k]) for k in ("median", "p5", "p95"))
+    return plots.histogram(starts, counts, f"{label} (median {median}, 5 % to 95 %: {p5} to {p95})")
 
 
 def _sample(sample: Json) -> Json:

@@ -128,11 +128,14 @@ def load_checkpoint(folder: Path, objective: Objective, optimizer: torch.optim.O
         ema.load(_load(folder / EMA), state["ema_updates"])
     saved = _load(folder / OPTIMIZER)
     names = parameter_names(objective, optimizer)
+    known = dict(objective.named_parameters())
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in saved.items():
         name, _, what = key.rpartition("/")
         if name not in names:
             raise CheckpointError(f"{folder}: {name} must be trainable; it is not any more. Start a new run.")
+        if tensor.shape == known[name].shape:  # in the weight's own layout: fused AdamW walks both by address
+            tensor = torch.empty_like(known[name]).copy_(tensor)
         moments.setdefault(names.index(name), {})[what] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 

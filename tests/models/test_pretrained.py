@@ -1,0 +1,60 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diptych.core.errors import DataError
+from diptych.data.tokenize import Tokenizer
+from diptych.models import sizes
+from diptych.models.pretrained import Pretrained
+
+
+@pytest.fixture(scope="module")
+def model() -> Pretrained:
+    tokenizer = Tokenizer.train(["a red cup", "a blue hat"], vocab_size=300, context_length=24)
+    return Pretrained(sizes.tiny().build(tokenizer.vocab_size), tokenizer, fingerprint="f")
+
+
+def _picture() -> Image.Image:
+    pixels = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(40, 30, 3)
+    return Image.fromarray(pixels)
+
+
+def test_every_way_to_give_an_image_gives_the_same_vector(model, tmp_path):
+    picture = _picture()
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(buffer.getvalue())
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    many = [picture, buffer.getvalue(), path, str(path), array, tensor]
+    rows = model.embed_image(many)
+    assert rows.shape == (6, 256)
+    assert torch.equal(rows, rows[:1].expand_as(rows))
+    for one in (picture, path, array, tensor):
+        assert torch.allclose(model.embed_image(one), rows[:1], atol=1e-6)  # another batch size, another rounding
+    assert torch.allclose(rows.norm(dim=1), torch.ones(6), atol=1e-5)
+
+
+def test_texts_and_scores(model):
+    texts = model.embed_text(["a red cup", "a blue hat"])
+    assert texts.shape == (2, 256)
+    assert torch.allclose(model.embed_text("a red cup"), texts[:1], atol=1e-6)
+    scores = model.score(_picture(), ["a red cup", "a blue hat"])
+    assert torch.allclose(scores, model.embed_image(_picture()) @ texts.T, atol=1e-5)
+    assert model.capabilities == ("embed_image", "embed_text", "score")
+
+
+def test_batches_do_not_change_what_is_embedded(model):
+    texts = [f"a red cup {i}" for i in range(7)]
+    assert torch.allclose(model.embed_text(texts, batch_size=3), model.embed_text(texts), atol=1e-5)
+
+
+def test_what_cannot_be_read_or_done_is_said(model, tmp_path):
+    with pytest.raises(DataError, match="must be a file that can be read"):
+        model.embed_image(tmp_path / "none.png")
+    with pytest.raises(DataError):
+        model.embed_image(b"not an image")
