@@ -37,19 +37,9 @@ def write(folder: Path) -> Path:
     config = {"kind": "x", "recipe": "clip:tiny", "train": {"lr": 1e-3, "global_batch": 256}, "data": {"path": "emoji"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "recipe.json").write_text(json.dumps({**config, "train": {"lr": 5e-4, "global_batch": 256}}))
-    (folder / "env.json").write_text(
-        json.dumps(
-            {
-                "torch": "2.13",
-                "cores": 2,
-                "dataset": {
-                    "path": "emoji",
-                    "splits": {"train": 5500, "test": 1850},
-                    "rejected": {"too_many_pixels": 3},
-                },
-            }
-        )
-    )
+    (folder / "env.json").write_text(json.dumps({"packages": {"torch": "2.13"}, "cpus": 2}))
+    data = {"path": "emoji", "splits": {"train": 5500, "test": 1850}, "rejected": {"too_many_pixels": 3}}
+    (folder / "data.json").write_text(json.dumps(data))
     lines = []
     for i in range(120):
         share = i / 119

@@ -8,7 +8,7 @@ import typer
 
 def command(
     recipe: Annotated[str, typer.Argument(help="a name from `diptych recipes`, such as clip:tiny")],
-    settings: Annotated[list[str] | None, typer.Argument(help="data=DIR and any field.sub=value")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="data=DIR, run=DIR and any field.sub=value")] = None,
     run: Annotated[Path | None, typer.Option(help="the run's folder (default: runs/<recipe>-<hash>)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the newest checkpoint in the run")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and the config, train nothing")] = False,
@@ -19,7 +19,10 @@ def command(
 
     device = distributed.init_from_environment()
     try:
-        base, config = resolve(recipe, settings or [])
+        # torchrun takes --run for one of its own options, so the folder can be given as a setting too
+        folders = [s.removeprefix("run=") for s in settings or [] if s.startswith("run=")]
+        run = Path(folders[-1]) if folders else run
+        base, config = resolve(recipe, [s for s in settings or [] if not s.startswith("run=")])
         if dry_run:
             from diptych.train.plan import plan
 

@@ -26,7 +26,7 @@ def run_page(run: str | Path) -> str:
     doctor = _lines(run / "doctor.jsonl")
     results = [r for p in sorted((run / "evals").glob("*.json")) if (r := _read(p)) is not None]
     env = _read(run / "env.json") or {}
-    dataset = env.get("dataset", {})
+    dataset = _read(run / "data.json") or {}
     recipe = config.get("recipe") or run.name
     page = Page(
         f"{recipe}", f"{run.name} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}"
@@ -41,7 +41,7 @@ def run_page(run: str | Path) -> str:
         page.section(name, _result(result), lead=_lead(result))
     page.section("Data", _data(dataset))
     page.section("Settings", _settings(config, _read(run / "recipe.json")))
-    page.section("Machine and versions", table([(k, _flat(v)) for k, v in env.items() if k != "dataset"]))
+    page.section("Machine and versions", table([(k, _flat(v)) for k, v in env.items()]))
     return page.render()
 
 
@@ -149,8 +149,12 @@ def _ranks(value: Json, result: Json) -> str:
     )
 
 
-def _grid(title: str, draw: Callable[[Any], str]) -> Callable[[Any, Json], str]:
-    return lambda value, result: f"<h3>{title}</h3>{draw(value)}"
+def _grid(title: str, draw: Callable[[Any], str], shown: int = 8) -> Callable[[Any, Json], str]:
+    def whole(value: Any, result: Json) -> str:
+        more = details(f"{len(value) - shown} more", draw(value[shown:])) if len(value) > shown else ""
+        return f"<h3>{title}</h3>{draw(value[:shown])}{more}"
+
+    return whole
 
 
 _ARTIFACTS: list[tuple[str, Callable[[Any, Json], str]]] = [

@@ -77,6 +77,7 @@ def build(
     dataset = open_data(config)
     tokenizer = find_tokenizer(config, dataset)
     found = run_folder.open_run(folder, config, base, resume, dataset.fingerprint, device)
+    run_folder.note_data(folder, dataset)
     started = config.replace(init="") if found else config  # a checkpoint holds what has become of the init
     objective = build_objective(started, tokenizer, device)
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})

@@ -12,6 +12,7 @@ from diptych.core.distributed import barrier, is_main
 from diptych.core.errors import ConfigError
 from diptych.core.files import write_atomic, write_json
 from diptych.core.progress import say
+from diptych.data.dataset import Dataset
 from diptych.train.config import RunConfig
 from diptych.train.doctor import Finding
 from diptych.train.environment import describe
@@ -50,6 +51,25 @@ def open_run(
             write_atomic(folder / "recipe.json", to_json(base or config))
         write_atomic(folder / "config.json", to_json(config))
     return found
+
+
+def note_data(folder: Path, dataset: Dataset) -> None:
+    """Write data.json, what the report says of the data: counts of splits and rejects, captions, fingerprint."""
+    if is_main():
+        info = dataset.info
+        write_json(
+            folder / "data.json",
+            {
+                "path": str(dataset.path),
+                "fingerprint": dataset.fingerprint,
+                "source": info.get("source", {}).get("name", ""),
+                "splits": {name: split["records"] for name, split in info["splits"].items()},
+                "seen": info.get("seen"),
+                "kept": info.get("kept"),
+                "rejected": info.get("rejected", {}),
+                **{f"captions_{k}": v for k, v in info.get("captions", {}).items()},
+            },
+        )
 
 
 def cut_logs(folder: Path, samples_seen: int, finished: bool) -> list[dict[str, Any]]:
