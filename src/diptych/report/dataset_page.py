@@ -12,7 +12,8 @@ Json = dict[str, Any]
 
 def dataset_page(summary: Json) -> str:
     """The page as HTML."""
-    page = Page(f"Dataset {summary['path']}", f"{escape(summary['source'])} &middot; {summary['kept']:,} records kept")
+    name = summary["path"].rstrip("/").rsplit("/", 1)[-1]
+    page = Page(f"Dataset {name}", f"{escape(summary['source'])} &middot; {escape(summary['path'])}")
     page.section("At a glance", _cards(summary), *_advice(summary))
     page.section("Twelve samples", grids.contact_sheet([_sample(s) for s in summary["samples"]]))
     images, captions = summary["images"], summary["captions"]
