@@ -9,7 +9,7 @@ DEMO ?= demo
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q
 
-.PHONY: demo test test-slow check format bench clean help
+.PHONY: demo test test-slow check format clean help
 
 help:
 	@echo "make demo       pretrain a CLIP on emoji by three artists, test it on a fourth, write a report (minutes)"
@@ -60,14 +60,14 @@ test-slow: .venv/test.stamp
 
 check: .venv/test.stamp
 	@echo "== Formatting, lint, types, floors"
-	@$(BIN)/ruff format --check src tests benchmarks
-	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests
+	@$(BIN)/ruff check src tests
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: .venv/test.stamp
-	@$(BIN)/ruff format src tests benchmarks
-	@$(BIN)/ruff check --fix src tests benchmarks
+	@$(BIN)/ruff format src tests
+	@$(BIN)/ruff check --fix src tests
 
 clean:
 	rm -rf .venv $(DEMO) build dist src/*.egg-info
