@@ -1,3 +1,8 @@
+import threading
+
+import pytest
+
+from diptych.core.errors import DataError, ShardError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageReader
 from tests.evals import fakes
@@ -20,3 +25,31 @@ def test_stopping_early_leaves_nothing_hanging():
     for batch in ImageReader(fakes.pairs(50), FORMAT, batch_size=4).batches(range(50)):
         assert batch.places == [0, 1, 2, 3]
         break
+
+
+def test_bytes_are_read_in_the_caller_s_thread(monkeypatch):
+    split, read_in = fakes.pairs(9), set()
+    plain = split.image_bytes
+
+    def image_bytes(i: int) -> bytes:
+        read_in.add(threading.current_thread())
+        if i == 4:
+            raise DataError("a record must hold an image; it holds none.")
+        return plain(i)
+
+    monkeypatch.setattr(split, "image_bytes", image_bytes)
+    reader = ImageReader(split, FORMAT, batch_size=4)
+    assert [p for b in reader.batches(range(9)) for p in b.places] == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert read_in == {threading.current_thread()}, "a split may close the map of a shard that another thread reads"
+    assert "holds none" in reader.broken[4]
+
+
+def test_a_lost_shard_is_not_passed_over(monkeypatch):
+    split = fakes.pairs(3)
+
+    def image_bytes(i: int) -> bytes:
+        raise ShardError("00000.tar must be a tar that can be read")
+
+    monkeypatch.setattr(split, "image_bytes", image_bytes)
+    with pytest.raises(ShardError):
+        list(ImageReader(split, FORMAT, batch_size=2).batches(range(3)))

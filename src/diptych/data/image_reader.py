@@ -6,14 +6,14 @@ For evals and indexes, where a missing picture must be told from a wrong one. Ba
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from diptych.core.errors import DataError
+from diptych.core.errors import DataError, ShardError
 from diptych.core.image_format import ImageFormat
 from diptych.data.decode import decode_image, resize_image
 
@@ -45,7 +45,7 @@ class ImageReader:
             starts = iter(range(0, len(places), self.batch_size))
             while True:
                 while len(waiting) < _AHEAD and (start := next(starts, None)) is not None:
-                    waiting.append([pool.submit(self._load, p) for p in places[start : start + self.batch_size]])
+                    waiting.append([self._submit(pool, p) for p in places[start : start + self.batch_size]])
                 if not waiting:
                     return
                 loaded = [x for x in (f.result() for f in waiting.popleft()) if x is not None]
@@ -54,8 +54,20 @@ class ImageReader:
                         [x[0] for x in loaded], [x[1] for x in loaded], torch.stack([x[2] for x in loaded])
                     )
 
-    def _load(self, place: int) -> tuple[int, bytes, Tensor] | None:
-        data = self.split.image_bytes(place)
+    def _submit(self, pool: ThreadPoolExecutor, place: int) -> "Future[tuple[int, bytes, Tensor] | None]":
+        """Bytes are read here, in the caller's thread: a split closes maps of shards while it opens others."""
+        try:
+            data = self.split.image_bytes(place)
+        except ShardError:  # not one record but a file of them: it must be mended, not passed over
+            raise
+        except DataError as error:
+            self.broken[place] = str(error)
+            nothing: Future[tuple[int, bytes, Tensor] | None] = Future()
+            nothing.set_result(None)
+            return nothing
+        return pool.submit(self._load, place, data)
+
+    def _load(self, place: int, data: bytes) -> tuple[int, bytes, Tensor] | None:
         try:
             image = resize_image(decode_image(data), self.format)
         except DataError as error:
