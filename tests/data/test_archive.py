@@ -6,8 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from diptych.core.errors import FetchError
+from diptych.core.errors import FetchError, ShardError
 from diptych.data.archive import Limits, read_members
+from diptych.data.shards import read_tar
+from diptych.data.sources.source import Reject, open_source
 from tests.data.fake_clients import deb, link, tar_bytes, tgz, wheel
 
 FILES = {"package/a.txt": b"alpha", "package/b/c.bin": bytes(range(256)) * 50}
@@ -99,3 +101,21 @@ def test_rubbish_is_no_archive(tmp_path: Path) -> None:
     broken[40] ^= 0xFF
     with pytest.raises(FetchError, match="must be a whole archive"):
         list(read_members(_write(tmp_path, bytes(broken))))
+
+
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("long")
+    header.type, header.size = tarfile.XHDTYPE, 8 << 30
+    path = tmp_path / "headers.tar"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"\0" * 2048)
+    with pytest.raises(FetchError, match=r"a header of 8,589,934,592 bytes"):
+        list(read_members(path))
+    with pytest.raises(ShardError, match="a header of"):
+        list(read_tar(path))
+    (reject,) = open_source(path).records()
+    assert isinstance(reject, Reject)
+    assert reject.reason == "damaged_file"
+    named = tmp_path / "named.tar"
+    with tarfile.open(named, "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("ä" * 200 + ".txt"))
+    assert [len(m.name) for m in read_members(named)] == [204]

@@ -139,3 +139,22 @@ def test_clips_are_known_by_their_first_bytes() -> None:
     for bad in (clip(b"MZ", "ogg"), clip(b"OggS", "mp4", "video"), clip(b"OggS", "mp4"), clip(b"x", "exe")):
         assert isinstance(bad, Reject)
         assert bad.reason.startswith("not_")
+
+
+def test_what_is_no_unicode_is_refused_or_escaped() -> None:
+    got = judge(Record.pair("k", png(), "png", ("a",), meta={"note": "caf\udce9"}), Limits())
+    assert isinstance(got, Reject)
+    assert (got.reason, "'note'" in got.message, "encoding" in got.message) == ("bad_text", True, True)
+    good = judge(Record.pair("caf\udce9", png(), "png", ("a",)), Limits())
+    assert isinstance(good, Kept)
+    assert good.record.key == r"caf\udce9"
+
+
+def test_nothing_is_stored_that_cannot_be_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diptych.data.judge.MAX_PIXELS", 700)
+    large = Limits(max_pixels=10_000)
+    for data in (png(1), encode(pixels(1), "BMP")):
+        got = verdict(data, large)
+        assert isinstance(got, Reject)
+        assert (got.reason, "resize" in got.message) == ("too_large_to_store", True)
+    kept(png(1), Limits(max_pixels=10_000, resize=20))

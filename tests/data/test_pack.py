@@ -264,3 +264,39 @@ def test_processes_change_nothing(tmp_path: Path) -> None:
     assert reports[0].reasons == reports[1].reasons
     for name in ("train/00000.tar", "train/00000.index.npz", "records.parquet", "rejected.parquet", "dataset.json"):
         assert (tmp_path / "j1" / name).read_bytes() == (tmp_path / "j2" / name).read_bytes()
+
+
+def test_a_tokenizer_that_is_not_there_is_known_before_anything_is_read(tmp_path: Path) -> None:
+    def never() -> Iterator[Record]:
+        raise AssertionError("it was read")
+        yield
+
+    for name in ("Clip", str(tmp_path / "tokenizer.json")):
+        with pytest.raises(DataError, match=r"must be a tokenizer.json"):
+            pack(FromRecords(never), tmp_path / "out", QUICK.replace(tokenizer=name))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_only_reaches_the_source(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(1))
+    (tmp_path / "t.csv").write_text("image\na.png\n")
+    report = pack(open_source(tmp_path / "t.csv"), tmp_path / "out", QUICK.replace(images_only=True))
+    assert report.kept == 1
+
+
+def test_places_where_no_dataset_can_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.png").write_bytes(png(1))
+    (source / "a.txt").write_text("a")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ConfigError, match="outside the source"):
+        pack(open_source(source), source / "packed", QUICK)
+    monkeypatch.chdir(empty)
+    with pytest.raises(ConfigError, match="the current folder"):
+        pack(open_source(source), ".", QUICK)
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "disk")
+    with pytest.raises(ConfigError, match=r"--out .*disk/dataset"):
+        pack(open_source(source), tmp_path / "disk", QUICK)
+    assert pack(open_source(source), tmp_path / "out", QUICK).kept == 1

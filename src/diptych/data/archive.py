@@ -22,6 +22,9 @@ import pyarrow as pa
 
 from diptych.core.errors import FetchError
 
+MAX_TAR_HEADER = 1 << 20
+"""Bytes of a tar's extended header (long names, attributes)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -40,6 +43,23 @@ class Member:
     name: str
     data: bytes
     link: str | None = None
+
+
+class CheckedTarInfo(tarfile.TarInfo):
+    """A tar header that may not make tarfile read a long name or its like of any size into memory, nor go back."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = self.type in (
+            tarfile.XHDTYPE,
+            tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+            tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK,
+        )
+        if self.size < 0 or (extended and self.size > MAX_TAR_HEADER):
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # the one place all headers pass
+        return found
 
 
 def read_members(
@@ -78,7 +98,7 @@ def read_members(
 
 def _tar(path: Path, stream: Any, wanted: Callable[[str], bool], limits: Limits) -> Iterator[Member]:
     counted = _Counted(stream, limits.total_bytes, path.name)
-    with tarfile.open(fileobj=cast("IO[bytes]", counted), mode="r|") as tar:
+    with tarfile.open(fileobj=cast("IO[bytes]", counted), mode="r|", tarinfo=CheckedTarInfo) as tar:
         for count, info in enumerate(tar):
             tar.members = []  # type: ignore[attr-defined]  # a stream never goes back, and tarfile would remember every header
             name = _safe_name(info.name, path.name)

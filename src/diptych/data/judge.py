@@ -21,7 +21,7 @@ from diptych.data.decode import (
     resize_long_side,
 )
 from diptych.data.image_header import check_png
-from diptych.data.record_files import MODALITY_OF
+from diptych.data.record_files import MODALITY_OF, printable
 from diptych.data.sources.source import Reject
 
 
@@ -83,12 +83,17 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
         if not segments:
             raise _Refused("empty_record", "a record must hold something; it has no segments.")
         try:
-            json.dumps(record.meta, allow_nan=False).encode()
+            json.dumps(record.meta, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            wrong = next((k for k, v in record.meta.items() if printable(f"{k}{v}") != f"{k}{v}"), "meta")
+            raise _Refused(
+                "bad_text", f"{printable(str(wrong))!r} must be valid Unicode; it is not. Name the file's encoding."
+            ) from None
         except (TypeError, ValueError, RecursionError) as error:
             raise _Refused("bad_meta", f"a record's meta must be plain JSON values; got {error}.") from None
     except (BadImage, _Refused) as error:
         return Reject(record.key, error.message, error.reason, size=size)
-    kept = replace(record, segments=tuple(segments))
+    kept = replace(record, key=printable(record.key), segments=tuple(segments))
     return Kept(kept, kept.uid, tuple(sizes), tuple(dict.fromkeys(notes)))
 
 
@@ -142,14 +147,26 @@ def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, 
     notes = ["animated"] if header.frames > 1 else []
     shrink = bool(limits.resize) and max(width, height) > limits.resize
     if not shrink and header.frames == 1 and header.format in STORED_FORMATS:
+        _check_stored(width, height, data)
         return replace(segment, format=header.format), (width, height), notes
     if shrink:
         pixels = resize_long_side(pixels, limits.resize)
         notes.append("resized")
     photo = header.format == "jpg" or (shrink and header.format in ("webp", "tiff") and header.mode == "RGB")
     payload = encode_jpeg(pixels, limits.jpeg_quality) if photo else encode_png(pixels)
+    _check_stored(pixels.shape[2], pixels.shape[1], payload)
     stored = replace(segment, payload=payload, format="jpg" if photo else "png")
     return stored, (pixels.shape[2], pixels.shape[1]), [*notes, "reencoded"]
+
+
+def _check_stored(width: int, height: int, data: bytes) -> None:
+    """Limits may be raised for what is read here once; whoever reads the dataset later has the house's own."""
+    if width * height > MAX_PIXELS or len(data) > MAX_BYTES:
+        raise _Refused(
+            "too_large_to_store",
+            f"a stored image must have at most {MAX_PIXELS:,} pixels and {MAX_BYTES:,} bytes; got {width} x {height} "
+            f"and {len(data):,}. Pack with resize.",
+        )
 
 
 def _judge_clip(segment: Segment, limits: Limits) -> None:

@@ -6,6 +6,7 @@ know duplicates by.
 
 import errno
 import hashlib
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from diptych.data.dataset import FORMAT
 from diptych.data.hash_set import HashSet
 from diptych.data.judge import Kept, Limits
 from diptych.data.judge_pool import judge_all
+from diptych.data.record_files import printable
 from diptych.data.shards import ShardWriter, image_id
 from diptych.data.sources.source import SPLIT_NAMES, Reject, Source
 from diptych.data.tokenize import Tokenizer
@@ -116,10 +118,11 @@ def pack(source: Source, out: str | Path, config: PackConfig | None = None) -> P
     _refuse(out, source, config)
     started = time.monotonic()
     source.max_bytes = config.max_bytes
-    images_only = config.images_only or source.images_only
+    source.images_only = images_only = config.images_only or source.images_only
+    given = _given_tokenizer(config)  # before a million records are read: its file may not be there
     try:
         with new_directory(out) as folder:
-            packer = _Packer(folder, source, config)
+            packer = _Packer(folder, source, config, given)
             verdicts = judge_all(_named(source.records()), config, images_only, config.jobs)
             try:
                 for verdict in track(verdicts, "pack", source.count()):
@@ -135,7 +138,26 @@ def pack(source: Source, out: str | Path, config: PackConfig | None = None) -> P
     return report
 
 
+def _given_tokenizer(config: PackConfig) -> Tokenizer | None:
+    if config.tokenizer in ("train", "none"):
+        return None
+    if config.tokenizer == "clip":
+        return Tokenizer.clip(config.context_length)
+    return Tokenizer.from_file(config.tokenizer, context_length=config.context_length)
+
+
 def _refuse(out: Path, source: Source, config: PackConfig) -> None:
+    if out.resolve() == Path.cwd() or os.path.ismount(out):
+        raise ConfigError(
+            f"the output must be a folder that can be replaced as a whole; got {out}, which is the current folder or a "
+            f"mounted disk. Name one inside it: --out {out / 'dataset'}"
+        )
+    given = getattr(source.config, "path", None)
+    if given is not None and Path(given).resolve() in out.resolve().parents:
+        raise ConfigError(
+            f"the output must lie outside the source, which would hold its own copy next time; got {out} in {given}. "
+            "Name another --out."
+        )
     if not out.exists():
         return
     if not out.is_dir() or (any(out.iterdir()) and not (out / "dataset.json").is_file()):
@@ -164,8 +186,8 @@ def _named(items: Iterator[Record | Reject]) -> Iterator[Record | Reject]:
 class _Packer:
     """Writes verdicts down: shards, tables, counts."""
 
-    def __init__(self, folder: Path, source: Source, config: PackConfig) -> None:
-        self.folder, self.source, self.config = folder, source, config
+    def __init__(self, folder: Path, source: Source, config: PackConfig, tokenizer: Tokenizer | None = None) -> None:
+        self.folder, self.source, self.config, self.given = folder, source, config, tokenizer
         self.writers: dict[str, ShardWriter] = {}
         self.shard_records: dict[str, Counter[str]] = {}
         self.digests: dict[str, Any] = {}
@@ -246,10 +268,10 @@ class _Packer:
         where = reject.where or self.source.where(reject.key)
         self.first_reject = self.first_reject or f"{where}: {reject.message}"
         self.rejected.add(
-            key=_printable(reject.key),
-            where=_printable(where),
+            key=printable(reject.key),
+            where=printable(where),
             reason=reject.reason,
-            message=_printable(reject.message),
+            message=printable(reject.message),
             bytes=reject.size,
         )
 
@@ -315,10 +337,8 @@ class _Packer:
         config = self.config
         if config.tokenizer == "none" or not self.captions["texts"]:
             return None
-        if config.tokenizer == "clip":
-            return Tokenizer.clip(config.context_length)
-        if config.tokenizer != "train":
-            return Tokenizer.from_file(config.tokenizer, context_length=config.context_length)
+        if self.given is not None:
+            return self.given
         train = "train" if "train" in self.writers else next(iter(self.writers))
         return Tokenizer.train(self._captions(train), config.vocab_size, config.context_length)
 
@@ -357,8 +377,3 @@ class _Table:
         if self.waiting:
             self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema))
             self.waiting = []
-
-
-def _printable(text: str) -> str:
-    """Text that parquet takes: names of files may hold bytes that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()

@@ -40,6 +40,11 @@ def member_key(key: str) -> str:
     return f"{safe or 'x'}-{hashlib.blake2b(key.encode(errors='surrogatepass'), digest_size=4).hexdigest()}"
 
 
+def printable(text: str) -> str:
+    """Text that every file of ours takes: names of files may hold bytes that are no UTF-8, which come escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def split_name(name: str) -> tuple[str, str]:
     """(key, suffix) of a member: the base name is cut at its first dot, as WebDataset does."""
     folder, slash, base = name.rpartition("/")

@@ -12,6 +12,7 @@ from typing import Any
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
+from diptych.data.record_files import printable
 from diptych.data.sources.source import SPLIT_NAMES, Reject, read_file
 
 IMAGE_COLUMNS = (
@@ -163,7 +164,7 @@ def image_bytes(value: Any, key: str, where: str, root: Path, max_bytes: int) ->
         message = f"an image must be bytes or a path; got a {type(value).__name__}. Name another image_column."
         return Reject(key, message, "bad_row", where)
     text = value.strip().removeprefix("file://")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}:(//|[^\\])", text) and not text.startswith("/"):
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{1,15}://|data:", text):
         message = (
             f"an image must be a file; got the link {text[:80]}. Download it first (img2dataset does), pack its tars."
         )
@@ -214,7 +215,7 @@ def meta_of(row: Mapping[str, Any], columns: Columns, path: str) -> dict[str, An
     if columns.split is not None and "split" not in meta and meta.get(columns.split):
         meta["split"] = meta[columns.split]
     if path:
-        meta["image"] = path
+        meta["image"] = printable(path)
     for c in columns.captions:
         if columns.names.get(c) and isinstance(row.get(c), int):
             meta[c] = row[c]  # a class number stays beside the words it became

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 from diptych.core.errors import ShardError
 from diptych.core.files import write_atomic
 from diptych.core.record import Record
-from diptych.data.decode import BadImage, probe
+from diptych.data.archive import CheckedTarInfo
+from diptych.data.decode import MAX_BYTES, BadImage, probe
 from diptych.data.record_files import (
     MODALITY_OF,
     files_of_record,
@@ -207,7 +208,7 @@ def read_tar(tar: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
     """(key, {suffix: (offset, content)}) of each sample of a plain tar whose members of one sample lie together."""
     key, files = "", dict[str, tuple[int, bytes]]()
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.open(tar, "r:", tarinfo=CheckedTarInfo) as archive:
             for info in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
                 name, suffix = split_name(info.name)
@@ -217,6 +218,8 @@ def read_tar(tar: Path) -> Iterator[tuple[str, dict[str, tuple[int, bytes]]]]:
                     if files:
                         yield key, files
                     key, files = name, {}
+                if info.size > MAX_BYTES:
+                    raise tarfile.ReadError(f"{info.name} of {info.size:,} bytes, more than {MAX_BYTES:,}")
                 content = archive.extractfile(info)
                 assert content is not None
                 data = content.read()

@@ -1,14 +1,17 @@
 """Folders of images as people keep them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
+from diptych.data.dataset import Dataset
+from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.folder import FolderConfig
-from diptych.data.sources.source import Reject
+from diptych.data.sources.source import Reject, open_source
 from tests.data.pictures import jpg, png
 
 
@@ -136,3 +139,18 @@ def test_images_only(tmp_path: Path) -> None:
     put(tmp_path, {"x/a.jpg": jpg(), "x/b.jpg": jpg(1)})
     got = read(tmp_path, images_only=True)
     assert [captions(v) for v in got.values()] == [(), ()]
+
+
+def test_names_that_are_no_utf_8_are_packed(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path / "in")
+    os.makedirs(root + b"/f\xfcr")
+    for i in range(2):
+        stem = root + b"/f\xfcr/caf\xe9 %d" % i
+        with open(stem + b".png", "wb") as image, open(stem + b".txt", "wb") as text:
+            image.write(png(i))
+            text.write(b"a cafe")
+    report = pack(open_source(tmp_path / "in"), tmp_path / "out", PackConfig(jobs=1, vocab_size=300, val=0))
+    assert (report.kept, report.rejected) == (2, 0)
+    record = Dataset.open(tmp_path / "out").split("train").record(0)
+    assert record.key == r"f\udcfcr/caf\udce9 0"
+    assert record.meta["image"] == r"f\udcfcr/caf\udce9 0.png"

@@ -170,3 +170,28 @@ def test_another_root(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "t.csv").write_text("image,caption\n0.png,a\n")
     assert words(list(open_source(tmp_path / "sub" / "t.csv", image_root=str(tmp_path)).records())) == [("a",)]
+
+
+def test_a_column_that_is_no_unicode_costs_its_row_not_the_pack(tmp_path: Path) -> None:
+    data = "image,caption,note\n0.png,plain,x\n1.png,also plain,café\n".encode("latin-1")
+    verdicts = [judge(r, Limits()) for r in read(tmp_path, data) if isinstance(r, Record)]
+    assert [getattr(v, "reason", "kept") for v in verdicts] == ["kept", "bad_text"]
+
+
+def test_the_first_row_of_json_may_lack_a_column(tmp_path: Path) -> None:
+    lines = ['{"image": "0.png"}', "no json", '{"image": "1.png", "caption": "b"}']
+    assert words(read(tmp_path, "\n".join(lines), "t.jsonl")) == [(), "bad_json", ("b",)]
+    many = [*['{"image": "0.png"}'] * 20, '{"image": "1.png", "caption": "b"}']
+    with pytest.raises(DataError, match="column of captions"):
+        read(tmp_path, "\n".join(many), "t.jsonl")
+
+
+def test_a_named_utf_8_may_carry_its_mark(tmp_path: Path) -> None:
+    data = "image;caption\n0.png;a\n".encode("utf-8-sig")
+    assert words(read(tmp_path, data, encoding="utf-8")) == [("a",)]
+
+
+def test_a_colon_in_a_name_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "scan12:30.png").write_bytes(png(9))
+    got = words(read(tmp_path, "image,caption\nscan12:30.png,a\ndata:image/png;base64;x,b\n"))
+    assert got == [("a",), "is_url"]

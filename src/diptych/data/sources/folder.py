@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record, Segment
+from diptych.data.record_files import printable
 from diptych.data.rows import CAPTION_COLUMNS, split_of_path, suffix_of, texts_of
 from diptych.data.sources.source import IMAGE_SUFFIXES, SPLIT_NAMES, Look, Reject, Source, SourceConfig, read_file
 
@@ -84,7 +85,7 @@ class Folder(Source):
         data = read_file(self.root / inner / image, key, self.max_bytes)
         if isinstance(data, Reject):
             return data
-        meta: dict[str, Any] = {"image": f"{inner}{image}"}
+        meta: dict[str, Any] = {"image": printable(f"{inner}{image}")}
         split = split_of_path(inner.split("/")[:1]) if splits else None
         if split is not None:
             meta["split"] = split

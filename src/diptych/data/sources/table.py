@@ -13,6 +13,8 @@ from diptych.data.rows import Columns, choose_columns, records_of_rows
 from diptych.data.sources.source import Look, Reject, Source, SourceConfig
 
 MAX_LINE = 16 << 20
+LOOK_AHEAD = 20
+"""Rows of JSON whose names are looked at to choose the columns."""
 MAX_ROW_LINES = 200
 """A quoted field that goes on for more lines than this was never closed."""
 
@@ -82,19 +84,23 @@ class Table(Source):
 
     def _json_rows(self, lines: "_Lines") -> tuple[Columns, Iterator[Row | Reject]]:
         objects = self._objects(lines)
-        waiting = deque[Row | Reject]()
-        for item in objects:  # rows before the first good one are rejects, and must not be lost
+        waiting, names = deque[Row | Reject](), dict[str, None]()
+        found = 0
+        for item in objects:  # rejects before the first good row wait too, and must not be lost
             waiting.append(item)
             if not isinstance(item, Reject):
+                names |= dict.fromkeys(item[2])
+                found += 1
+            if found == LOOK_AHEAD:  # the first row alone may lack what the others have
                 break
-        if not waiting or isinstance(waiting[-1], Reject):
+        if not found:
             raise DataError(f"{self.path} must hold a JSON object a line; it holds none. Check that it is JSON lines.")
 
         def rows() -> Iterator[Row | Reject]:
             yield from waiting
             yield from objects
 
-        return self._choose(list(waiting[-1][2])), rows()
+        return self._choose(list(names)), rows()
 
     def _objects(self, lines: "_Lines") -> Iterator[Row | Reject]:
         row = 0
@@ -199,7 +205,9 @@ class _Lines:
             marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
             found = next((name for mark, name in marks.items() if start.startswith(mark)), "utf-8")
             # bytes that do not decode become lone surrogates: the record's text is then rejected as bad_text, by name
-            self._file: TextIO = open(path, encoding=encoding or found, errors="surrogateescape", newline="")  # noqa: SIM115
+            asked = encoding.lower().replace("_", "-")
+            name = found if asked in ("", "utf-8", "utf8") else encoding
+            self._file: TextIO = open(path, encoding=name, errors="surrogateescape", newline="")  # noqa: SIM115
         except LookupError:
             raise DataError(f"encoding must be one that Python knows; got {encoding!r}. Try utf-8 or cp1252.") from None
         except OSError as error:

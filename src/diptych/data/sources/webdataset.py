@@ -9,6 +9,7 @@ from typing import Any
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
+from diptych.data.archive import CheckedTarInfo
 from diptych.data.record_files import is_read, record_from_files, split_name
 from diptych.data.rows import split_of_path
 from diptych.data.sources.source import IMAGE_SUFFIXES, SPLIT_NAMES, Look, Reject, Source, SourceConfig
@@ -77,7 +78,7 @@ class Webdataset(Source):
         prefix = "" if self.ours else f"{self._inner(tar)}/"
         name, files, found = "", dict[str, bytes](), None
         try:
-            with tarfile.open(tar, "r|*") as archive:
+            with tarfile.open(tar, "r|*", tarinfo=CheckedTarInfo) as archive:
                 for info in archive:
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
                     key, suffix = split_name(info.name)
