@@ -129,3 +129,21 @@ def test_a_record_without_an_image_or_captions(tmp_path: Path) -> None:
     assert split.captions(1) == ()
     with pytest.raises(DataError, match=r"must hold a tokenizer.json"):
         data.tokenizer()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.pop("fingerprint"),
+        lambda info: info["splits"].update(train=["00000.tar"]),
+        lambda info: info["splits"]["train"]["shards"][0].pop("records"),
+        lambda info: info["splits"]["train"]["shards"][0].update(name="../train/00000.tar"),
+        lambda info: info["splits"].update({"../x": info["splits"]["train"]}),
+    ],
+)
+def test_a_damaged_description_is_named(folder: Path, tmp_path: Path, change) -> None:
+    info = json.loads((folder / "dataset.json").read_text())
+    change(info)
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(DataError, match=r"dataset.json must be what diptych wrote"):
+        Dataset.open(tmp_path)

@@ -19,8 +19,21 @@ def test_a_table_is_packed_once_and_found_again(tmp_path, monkeypatch, capsys):
     assert "packing it once" in capsys.readouterr().err
     assert sum(len(s) for s in Dataset.open(first).splits.values()) == 3
     assert packed(source / "pairs.csv") == first
-    assert capsys.readouterr().err == ""
+    assert "using the copy packed before" in capsys.readouterr().err
     assert packed(first) == first
+    assert capsys.readouterr().err == ""
+
+
+def test_a_picture_deep_in_a_folder_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "source"
+    (source / "cats" / "grey").mkdir(parents=True)
+    (source / "cats" / "grey" / "0.jpg").write_bytes(base64.b64decode(thumb((10, 10, 10))))
+    first = packed(source)
+    (source / "cats" / "grey" / "1.jpg").write_bytes(base64.b64decode(thumb((90, 10, 10))))
+    second = packed(source)
+    assert first != second
+    assert sum(len(s) for s in Dataset.open(second).splits.values()) == 2
 
 
 def test_what_is_not_there_is_named():

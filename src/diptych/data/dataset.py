@@ -150,7 +150,8 @@ class Dataset:
             raise DataError(f"a dataset must be a folder that `diptych pack` wrote; got {path}, which is no folder.")
         try:
             info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-            version, described = info["format"], {n: (s["shards"], s["records"]) for n, s in info["splits"].items()}
+            version, described = info["format"], {n: _described(n, s) for n, s in info["splits"].items()}
+            _ = info["fingerprint"], info["seen"], info["kept"], info["captions"]["texts"]
         except FileNotFoundError:
             raise DataError(
                 f"{path} must be a packed dataset; it holds no dataset.json. Run `diptych pack {path} --out DIR` "
@@ -165,8 +166,7 @@ class Dataset:
             )
         splits = {}
         for name, (shards, records) in described.items():
-            tars = [path / name / shard["name"] for shard in shards]
-            splits[name] = Split(name, tars, [shard["records"] for shard in shards])
+            splits[name] = Split(name, [path / name / tar for tar, _ in shards], [n for _, n in shards])
             if len(splits[name]) != records:
                 raise ShardError(
                     f"{path}/{name} must hold {records:,} records; got {len(splits[name]):,}. Pack it again."
@@ -202,3 +202,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """32 hex digits over every record of every split in order: equal fingerprint, equal training data."""
         return str(self.info["fingerprint"])
+
+
+def _described(name: str, split: Any) -> tuple[list[tuple[str, int]], int]:
+    """([(tar, records)], records) of a split in dataset.json; a name that leads out of the folder is an error."""
+    shards = [(str(shard["name"]), int(shard["records"])) for shard in split["shards"]]
+    for part in (name, *(tar for tar, _ in shards)):
+        if part != Path(part).name:
+            raise ValueError(f"{part!r} is not the bare name of a file")
+    return shards, int(split["records"])

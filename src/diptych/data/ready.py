@@ -1,6 +1,7 @@
 """A packed dataset for whatever path a user gives: the folder itself, or one packed once into the cache."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from diptych.core.errors import DataError
@@ -13,7 +14,9 @@ from diptych.data.sources.source import open_source
 def packed(path: str | Path, context_length: int = 77) -> Path:
     """The dataset folder for `path`. A table, folder or tar of pairs is packed with defaults, and that is said.
 
-    The packed copy is found again by the source's path, size and time of change. Raises DataError where nothing is.
+    The packed copy is found again by the source's path, size and time of change, a folder's by those of all folders
+    in it. Files that change in place are not noticed, so that a copy in use is always named. Raises DataError where
+    nothing is.
     """
     path = Path(path).expanduser()
     if (path / "dataset.json").exists():
@@ -23,12 +26,18 @@ def packed(path: str | Path, context_length: int = 77) -> Path:
             f"data must be a packed dataset or a source of pairs; got {path}, which is not there. "
             "Pack one with `diptych pack SOURCE --out DIR`, or fetch one with `diptych corpus get emoji`."
         )
-    stat = path.stat()
-    name = hashlib.blake2b(
-        f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{context_length}".encode(), digest_size=6
-    ).hexdigest()
+    name = hashlib.blake2b(f"{_state(path)}\0{context_length}".encode(errors="replace"), digest_size=6).hexdigest()
     out = cache_dir("packed") / f"{path.stem}-{name}"
     if not (out / "dataset.json").exists():
         say(f"{path} is not packed yet: packing it once into {out} (`diptych pack` gives you the choices)")
         say(str(pack(open_source(str(path)), out, PackConfig(context_length=context_length))))
+    else:
+        say(f"{path}: using the copy packed before in {out}; if files in it have changed since, delete that")
     return out
+
+
+def _state(path: Path) -> str:
+    """What changes when files come or go: size and time of a file, or of each folder below a folder."""
+    folders = sorted(folder for folder, _, _ in os.walk(path)) if path.is_dir() else []
+    stats = [(p.stat().st_size, p.stat().st_mtime_ns) for p in (path, *map(Path, folders))]
+    return f"{path.resolve()}\0{stats}"
