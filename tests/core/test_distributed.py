@@ -1,8 +1,14 @@
+from pathlib import Path
+
+from pathlib import Path
+
 import pytest
 import torch
 import torch.multiprocessing as mp
 
 from diptych.core import distributed
+from diptych.core.errors import ConfigError
+from diptych.core.errors import ConfigError
 
 
 def _work(rank: int, port: int, out: str) -> None:
@@ -15,9 +21,51 @@ def _work(rank: int, port: int, out: str) -> None:
     assert distributed.gather(x).flatten().tolist() == [1, 1, 2, 2]
     assert distributed.all_sum(torch.tensor(1.0 + rank)).item() == 3
     assert distributed.broadcast_object({"from": rank}) == {"from": 0}
+    ones = torch.full((2,), float(rank))
+    distributed.broadcast_([ones])
+    assert ones.tolist() == [0, 0]
+    ones = torch.full((2,), float(rank))
+    distributed.broadcast_([ones])
+    assert ones.tolist() == [0, 0]
     distributed.barrier()
     torch.save(x.grad, f"{out}/{rank}")
     distributed.shutdown()
+    assert not distributed.initialised()
+    distributed.shutdown()  # again: nothing to leave
+
+
+def _fail_alone(rank: int, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", rank=rank, world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    try:
+        if rank == 1:
+            raise ValueError("alone")
+    except ValueError:
+        distributed.shutdown()  # must not wait for rank 0, which waits for it in vain
+        Path(out, "left").touch()
+    else:
+        with pytest.raises(RuntimeError):
+            distributed.shutdown()
+    assert not distributed.initialised()
+    distributed.shutdown()  # again: nothing to leave
+
+
+def _fail_alone(rank: int, out: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", rank=rank, world_size=2)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    try:
+        if rank == 1:
+            raise ValueError("alone")
+    except ValueError:
+        distributed.shutdown()  # must not wait for rank 0, which waits for it in vain
+        Path(out, "left").touch()
+    else:
+        with pytest.raises(RuntimeError):
+            distributed.shutdown()
 
 
 @pytest.mark.dist
@@ -28,6 +76,34 @@ def test_the_gradient_of_a_gather_is_summed_over_ranks(tmp_path):
     assert torch.load(tmp_path / "1").flatten().tolist() == [9, 12]
 
 
+@pytest.mark.dist
+def test_a_rank_that_fails_leaves_without_waiting(tmp_path):
+    mp.spawn(_fail_alone, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "left").exists()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="a GPU of its own; got process 2 of this machine and 2 GPU"):
+        distributed.init_from_environment()
+
+
+@pytest.mark.dist
+def test_a_rank_that_fails_leaves_without_waiting(tmp_path):
+    mp.spawn(_fail_alone, (str(tmp_path),), nprocs=2)
+    assert (tmp_path / "left").exists()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="a GPU of its own; got process 2 of this machine and 2 GPU"):
+        distributed.init_from_environment()
+
+
 def test_alone_everything_is_the_identity():
     x = torch.ones(2)
     assert distributed.gather_with_grad(x) is x
@@ -35,3 +111,7 @@ def test_alone_everything_is_the_identity():
     assert distributed.all_sum(x) is x
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     distributed.barrier()
+    distributed.broadcast_([x])
+    distributed.shutdown()
+    distributed.broadcast_([x])
+    distributed.shutdown()

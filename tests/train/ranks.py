@@ -1,6 +1,5 @@
 """What one of several gloo processes does in the tests that compare them with a single one."""
 
-import gc
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
+from diptych.core.distributed import shutdown
+from diptych.core.distributed import shutdown
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.objectives.objective import Losses, Objective
 from diptych.objectives.sigmoid import SigmoidConfig
@@ -76,13 +77,13 @@ def _all(rank: int, world: int, folder: str) -> None:
     share = tiny_batch(12, **IDS).slice(rank * 6, rank * 6 + 6)
     torch.save(objective.health(objective.encode(share), share), Path(folder) / f"health-{rank}.pt")
     _train(folder, False, {})
-    _leave()
+    shutdown()
 
 
 def _train_only(rank: int, world: int, folder: str, resume: bool, settings: dict) -> None:
     _join(rank, world, folder)
     _train(folder, resume, settings)
-    _leave()
+    shutdown()
 
 
 def _train(folder: str, resume: bool, settings: dict) -> None:
@@ -102,12 +103,6 @@ def _join(rank: int, world: int, folder: str) -> None:
     # a file and not a port: nothing to collide with
     meeting = f"file://{folder}/meeting-{world}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-
-
-def _leave() -> None:
-    gc.collect()  # DDP holds the group, and its threads must end before the process does
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def compute_together(folder: Path, world: int = 2) -> None:

@@ -1,12 +1,16 @@
 """Several processes as one: who am I, and what do the others hold. Everything is a no-op in a single process."""
 
+import gc
 import os
+import sys
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from diptych.core.errors import ConfigError
 
 
 def initialised() -> bool:
@@ -29,22 +33,39 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def init_from_environment(timeout_minutes: float = 30) -> torch.device:
-    """Join the group that torchrun describes (none: a single process) and pick this rank's device."""
+def init_from_environment(timeout_minutes: float = 120) -> torch.device:
+    """Join the group that torchrun describes (none: a single process) and pick this rank's device.
+
+    `timeout_minutes` is how long ranks wait for each other, evals and packing by the main one included.
+    """
     local = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
+    if cuda and local >= torch.cuda.device_count():
+        raise ConfigError(
+            f"each process must have a GPU of its own; got process {local} of this machine and "
+            f"{torch.cuda.device_count()} GPU(s). Lower --nproc-per-node, or hide the GPUs (CUDA_VISIBLE_DEVICES=)."
+        )
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not initialised():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
+        # the group must know the device, or its barriers guess one from the rank
+        which = {"backend": "nccl", "device_id": device} if cuda else {"backend": "gloo"}
+        dist.init_process_group(timeout=timedelta(minutes=timeout_minutes), **which)
     return device
 
 
 def shutdown() -> None:
-    """Leave the group."""
-    if initialised():
-        dist.destroy_process_group()
+    """Leave the group, if there is one. Ranks that end well wait for each other; one that fails waits for none.
+
+    What DDP left is freed first: it holds threads of the group, and a process that ends before them is aborted.
+    """
+    if not initialised():
+        return
+    gc.collect()
+    if sys.exc_info()[0] is None:
+        dist.barrier()
+    dist.destroy_process_group()
 
 
 def barrier() -> None:
@@ -60,6 +81,20 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=source)
     return box[0]
+
+
+def broadcast_(tensors: list[Tensor], source: int = 0) -> None:
+    """Overwrite `tensors` in place with those of rank `source`."""
+    if initialised():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=source)
+
+
+def broadcast_(tensors: list[Tensor], source: int = 0) -> None:
+    """Overwrite `tensors` in place with those of rank `source`."""
+    if initialised():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=source)
 
 
 def all_sum(value: Tensor) -> Tensor:
