@@ -58,7 +58,7 @@ class CheckedTarInfo(tarfile.TarInfo):
         )
         if self.size < 0 or (extended and self.size > MAX_TAR_HEADER):
             raise tarfile.ReadError(f"a header of {self.size:,} bytes")
-        found: tarfile.TarInfo = super()._proc_member(tar)  # type: ignore[misc]  # the one place all headers pass
+        found: tarfile.TarInfo = super()._proc_member(tar)  # the one place all headers pass
         return found
 
 

@@ -150,8 +150,10 @@ class Dataset:
             raise DataError(f"a dataset must be a folder that `diptych pack` wrote; got {path}, which is no folder.")
         try:
             info = json.loads((path / "dataset.json").read_text(encoding="utf-8"))
-            version, described = info["format"], {n: _described(n, s) for n, s in info["splits"].items()}
-            _ = info["fingerprint"], info["seen"], info["kept"], info["captions"]["texts"]
+            version, described = info["format"], {}
+            if version == FORMAT:
+                described = {name: _described(name, split) for name, split in info["splits"].items()}
+                _ = info["fingerprint"], info["seen"], info["kept"], info["captions"]["texts"]
         except FileNotFoundError:
             raise DataError(
                 f"{path} must be a packed dataset; it holds no dataset.json. Run `diptych pack {path} --out DIR` "
