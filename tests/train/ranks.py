@@ -11,7 +11,6 @@ from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import shutdown
-from diptych.core.distributed import shutdown
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.objectives.objective import Losses, Objective
 from diptych.objectives.sigmoid import SigmoidConfig

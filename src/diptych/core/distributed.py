@@ -90,13 +90,6 @@ def broadcast_(tensors: list[Tensor], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
-def broadcast_(tensors: list[Tensor], source: int = 0) -> None:
-    """Overwrite `tensors` in place with those of rank `source`."""
-    if initialised():
-        for tensor in tensors:
-            dist.broadcast(tensor, src=source)
-
-
 def all_sum(value: Tensor) -> Tensor:
     """The sum of `value` over ranks, without gradient."""
     if not initialised():
