@@ -21,9 +21,6 @@ def _work(rank: int, port: int, out: str) -> None:
     ones = torch.full((2,), float(rank))
     distributed.broadcast_([ones])
     assert ones.tolist() == [0, 0]
-    ones = torch.full((2,), float(rank))
-    distributed.broadcast_([ones])
-    assert ones.tolist() == [0, 0]
     distributed.barrier()
     torch.save(x.grad, f"{out}/{rank}")
     distributed.shutdown()
@@ -40,29 +37,11 @@ def _fail_alone(rank: int, out: str) -> None:
         if rank == 1:
             raise ValueError("alone")
     except ValueError:
-        distributed.shutdown()  # must not wait for rank 0, which waits for it in vain
-        Path(out, "left").touch()
+        distributed.shutdown()  # must not wait for rank 0
     else:
-        with pytest.raises(RuntimeError):
-            distributed.shutdown()
+        distributed.shutdown()  # waits for rank 1, and learns that it has gone
     assert not distributed.initialised()
-    distributed.shutdown()  # again: nothing to leave
-
-
-def _fail_alone(rank: int, out: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{out}/meeting", rank=rank, world_size=2)
-    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-    model(torch.ones(1, 2)).sum().backward()
-    try:
-        if rank == 1:
-            raise ValueError("alone")
-    except ValueError:
-        distributed.shutdown()  # must not wait for rank 0, which waits for it in vain
-        Path(out, "left").touch()
-    else:
-        with pytest.raises(RuntimeError):
-            distributed.shutdown()
+    Path(out, f"left-{rank}").touch()
 
 
 @pytest.mark.dist
@@ -76,7 +55,7 @@ def test_the_gradient_of_a_gather_is_summed_over_ranks(tmp_path):
 @pytest.mark.dist
 def test_a_rank_that_fails_leaves_without_waiting(tmp_path):
     mp.spawn(_fail_alone, (str(tmp_path),), nprocs=2)
-    assert (tmp_path / "left").exists()
+    assert {p.name for p in tmp_path.glob("left-*")} == {"left-0", "left-1"}
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -94,7 +73,5 @@ def test_alone_everything_is_the_identity():
     assert distributed.all_sum(x) is x
     assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
     distributed.barrier()
-    distributed.broadcast_([x])
-    distributed.shutdown()
     distributed.broadcast_([x])
     distributed.shutdown()

@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -64,7 +65,8 @@ def shutdown() -> None:
         return
     gc.collect()
     if sys.exc_info()[0] is None:
-        dist.barrier()
+        with suppress(RuntimeError):  # another rank has failed, and says so itself
+            dist.barrier()
     dist.destroy_process_group()
 
 
