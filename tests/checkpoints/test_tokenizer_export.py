@@ -56,11 +56,11 @@ def test_clips_own_vocabulary_gives_the_same_ids_and_keeps_its_exclamation_mark(
 def test_ids_change_places_and_back() -> None:
     mine = tokenizer()
     last = mine.vocab_size - 1
-    swapped = swap_ids(mine, 2, last)
+    swapped = swap_ids(mine, mine.end_id, last)
     assert swapped.end_id == last
-    other = {2: last, last: 2}
+    other = {mine.end_id: last, last: mine.end_id}
     assert [e.ids for e in swapped.encode_all(ODD)] == [[other.get(i, i) for i in e.ids] for e in mine.encode_all(ODD)]
-    back = swap_ids(swapped, 2, last)
+    back = swap_ids(swapped, mine.end_id, last)
     assert back.config == mine.config
     assert [e.ids for e in back.encode_all(ODD)] == [e.ids for e in mine.encode_all(ODD)]
     assert swapped.decode(swapped.encode("a photo").ids) == mine.decode(mine.encode("a photo").ids)

@@ -164,7 +164,9 @@ class Tokenizer:
     def save(self, folder: str | PathLike[str]) -> None:
         """Write tokenizer.json and tokenizer_config.json, which other libraries can read too."""
         config = self.config
-        names = {"bos_token": config.start_id, "eos_token": config.end_id, "pad_token": config.pad_id}
+        names: dict[str, int | None] = {"bos_token": config.start_id, "eos_token": config.end_id}
+        if self._is_special(config.pad_id):  # CLIP pads with "!": named as a special, others would strip it from texts
+            names["pad_token"] = config.pad_id
         write_atomic(Path(folder) / TOKENIZER_FILE, self._vocabulary.to_str(pretty=True) + "\n")
         write_json(
             Path(folder) / CONFIG_FILE,
@@ -175,6 +177,10 @@ class Tokenizer:
                 "diptych": to_dict(config),
             },
         )
+
+    def _is_special(self, i: int) -> bool:
+        added = self._vocabulary.get_added_tokens_decoder().get(i)
+        return added is not None and bool(added.special)
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Tokenizer":
@@ -217,7 +223,7 @@ class Tokenizer:
         Deterministic, whatever the order of `captions`. Few captions give fewer tokens. Lower-cases unless told
         otherwise ("none"): in captions case says little, and it would double a small vocabulary.
         """
-        specials = ["<pad>", "<start>", "<end>"]
+        specials = ["<pad>", "<end>", "<start>"]  # the end is not 2, which transformers' CLIP takes for an old mistake
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         if vocab_size < len(specials) + len(alphabet):
             raise ConfigError(
@@ -242,10 +248,10 @@ class Tokenizer:
         clean = CANONICAL[canonicalise]
         vocabulary.train_from_iterator((clean(c).encode("utf-8", "replace").decode() for c in captions), trainer)
         vocabulary.post_processor = processors.TemplateProcessing(
-            single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+            single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 1)]
         )
         config = TokenizerConfig(
-            context_length=context_length, canonicalise=canonicalise, start_id=1, end_id=2, pad_id=0
+            context_length=context_length, canonicalise=canonicalise, start_id=2, end_id=1, pad_id=0
         )
         return cls(vocabulary, config)
 
