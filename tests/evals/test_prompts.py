@@ -56,3 +56,12 @@ def test_bad_classes(tmp_path):
         read_classes(str(tmp_path / "x.txt"), None, [])
     with pytest.raises(EvalError, match="No such file"):
         read_classes(str(tmp_path / "y.txt"), None, [])
+
+
+def test_numbers_out_of_a_csv_are_lines_unless_a_class_is_called_so():
+    words = read_classes(("cat", "dog"), None, [])
+    assert [words.index_of(label, "") for label in ("0", "1", 1)] == [0, 1, 1]
+    with pytest.raises(EvalError, match=r"class index must lie in 0\.\.1; got 2"):
+        words.index_of("2", "u")
+    digits = read_classes(("1", "0"), None, [])
+    assert [digits.index_of(label, "") for label in ("0", "1")] == [1, 0]

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from diptych.core.config import from_json, to_json
-from diptych.core.errors import EvalError
+from diptych.core.errors import ConfigError, EvalError
 from diptych.data.decode import decode_image
 from diptych.evals.retrieval import RetrievalConfig
 from tests.evals import fakes
@@ -113,3 +113,13 @@ def test_errors_say_what_to_do():
         _run(fakes.model(fakes.Mute), fakes.pairs(4))
     with pytest.raises(EvalError, match="at least one readable image; got 2 to read and 2 broken"):
         _run(fakes.model(), fakes.FakeSplit([b"", b"x"], [("1",), ("2",)]))
+
+
+def test_images_without_captions_are_told_from_broken_ones():
+    bare = fakes.FakeSplit(fakes.pairs(4).images, [()] * 4)
+    with pytest.raises(EvalError, match=r"images with captions; got 0 of 4 in val.*pack with captions"):
+        _run(fakes.model(), bare)
+    with pytest.raises(ConfigError, match=r"k.0 must be greater than or equal to 1"):
+        RetrievalConfig(k=(0,))
+    with pytest.raises(ConfigError, match="max_items"):
+        RetrievalConfig(max_items=-1)

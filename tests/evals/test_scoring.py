@@ -28,6 +28,9 @@ def test_what_is_broken_is_named():
 
 
 def test_places_and_thumbnails():
-    assert choose_places(fakes.pairs(5), 3) == [0, 1, 2]
+    some = choose_places(fakes.pairs(200), 50)
+    assert some == choose_places(fakes.pairs(200), 50) == sorted(set(some))
+    assert len(some) == 50
+    assert 15 < sum(p < 100 for p in some) < 35, "a sorted split must not give its first class alone"
     assert choose_places(fakes.pairs(5), 0) == choose_places(fakes.pairs(5), 9) == [0, 1, 2, 3, 4]
     assert thumbnail(fakes.pairs(2), 1).startswith("/9j/")  # the first bytes of a JPEG

@@ -39,6 +39,9 @@ def test_an_index_is_refused_by_another_model_or_dataset(tmp_path, dataset):
         Index.open(tmp_path / "i", fakes.model(), packed.write(tmp_path / "other", 9), "val")
     with pytest.raises(ServeError, match=r"must hold index\.json"):
         Index.open(tmp_path / "nowhere", model, dataset, "val")
+    (tmp_path / "i" / "index.json").write_text("[1]")
+    with pytest.raises(ServeError, match=r"must hold index\.json"):
+        Index.open(tmp_path / "i", model, dataset, "val")
     model.fingerprint = ""
     with pytest.raises(ServeError, match="a model with a fingerprint"):
         Index.build(tmp_path / "j", model, dataset, "val")

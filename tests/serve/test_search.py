@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -64,6 +64,9 @@ def test_hits_are_written_to_look_at(dataset, tmp_path):
     pixels = decode_image(sheet.read_bytes())
     assert pixels.shape[2] == 12 + 5 * 172
     assert (pixels != 255).any()
+    long = replace(hits[0], key="食" * 300 + ".png")
+    save_hits([long], dataset, tmp_path / "long")
+    assert any(p.name.startswith("001_食") and p.suffix == ".png" for p in (tmp_path / "long").iterdir())
     one = write_contact_sheet(hits[:1], dataset, tmp_path / "one.png")
     assert decode_image(one.read_bytes()).shape[2] == 184
 

@@ -48,8 +48,8 @@ class EvalConfig(Config):
     """A packed dataset's folder; empty: the run's own data."""
     split: str = ""
     """Which split of it; empty: val if there is one, else test, else train."""
-    max_items: int = 0
-    """Evaluate at most so many images (the first ones in the split's order); 0: all."""
+    max_items: int = Field(0, ge=0)
+    """Evaluate at most so many images, always the same ones, spread over the split at random; 0: all."""
 
     def build(self) -> "Eval":
         """The eval."""

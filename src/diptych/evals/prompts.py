@@ -19,7 +19,12 @@ class Classes(NamedTuple):
     source: str
 
     def index_of(self, label: Any, uid: str) -> int:
-        """Which class a record's label is: a whole number is a line of the classes, anything else its label or name."""
+        """Which class a record's label is: its label or name, or a whole number that says a line of the classes.
+
+        Numbers come as texts out of a csv: "3" is line 3 (from 0) unless a class is called so.
+        """
+        if isinstance(label, str) and label.isdecimal() and label not in (*self.labels, *self.names):
+            label = int(label)
         if isinstance(label, int) and not isinstance(label, bool):
             if 0 <= label < len(self.labels):
                 return label

@@ -1,7 +1,7 @@
 """Retrieval: does a text find its image among all images, and an image its text among all texts?"""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from diptych.models.pretrained import Pretrained
 class RetrievalConfig(EvalConfig):
     """Settings of the retrieval eval."""
 
-    k: tuple[int, ...] = (1, 5, 10)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10), min_length=1)
     """The K of recall@K: whether a right answer is among the K best."""
     captions: Literal["first", "all"] = "first"
     """Take each image's first caption, or all: an image is then found by any, and each caption is a query."""
@@ -75,9 +75,17 @@ class Retrieval(Eval):
         places = choose_places(data, config.max_items)
         captions = {p: self._captions(data, p) for p in places}
         without = [p for p in places if not captions[p]]
+        if len(places) - len(without) < 2:
+            raise EvalError(
+                f"retrieval must be given at least 2 images with captions; got {len(places) - len(without)} of "
+                f"{len(places)} in {data.name}. Choose a larger split, or pack with captions."
+            )
         gallery = read_gallery(model, reader, [p for p in places if captions[p]], "retrieval")
         if len(gallery.places) < 2:
-            raise EvalError("retrieval must be given at least 2 images with captions; got 1. Choose a larger split.")
+            raise EvalError(
+                f"retrieval must be given at least 2 readable images with captions; got {len(gallery.places)}, and "
+                f"{len(reader.broken)} broken ones. Choose a larger split."
+            )
         matches = Matches.of(gallery.hashes, [captions[p] for p in gallery.places])
         texts = [text for p in gallery.places for text in captions[p]]
         distinct_texts = [texts[i] for i in matches.first_text.tolist()]

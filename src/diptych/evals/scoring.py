@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diptych.core.errors import EvalError
+from diptych.core.seeds import permute
 from diptych.data.decode import decode_image, encode_jpeg, resize_long_side
 from diptych.data.image_reader import ImageReader
 from diptych.evals.ranking import Matches, pair_products
@@ -136,8 +137,14 @@ def can_embed(model: Pretrained, who: str) -> bool:
 
 
 def choose_places(split: Any, max_items: int) -> list[int]:
-    """The first `max_items` places of the split (0: all)."""
-    return list(range(min(len(split), max_items) if max_items else len(split)))
+    """`max_items` places of the split in order (0: all), the same ones each time.
+
+    Never simply the first: a split that was packed folder by folder begins with one class.
+    """
+    size = len(split)
+    if not max_items or max_items >= size:
+        return list(range(size))
+    return sorted(permute(i, size, "max_items") for i in range(max_items))
 
 
 def describe_broken(reader: ImageReader, most: int = 20) -> dict[str, Any]:

@@ -69,8 +69,8 @@ class Index:
         """The index in `folder`. Raises ServeError where it belongs to another model, dataset or split."""
         folder = Path(folder)
         try:
-            info = json.loads((folder / INFO).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            info = dict(json.loads((folder / INFO).read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ServeError(f"an index must hold {INFO}; got {error} in {folder}. Build it again.") from None
         wanted = {"format": FORMAT, "model": model.fingerprint, "dataset": dataset.fingerprint, "split": split}
         for what, value in wanted.items():

@@ -143,7 +143,7 @@ def save_hits(
         record = dataset.split(hit.split).record(hit.row)
         segment = record.first("image")
         assert segment is not None, "an indexed record holds an image"
-        name = re.sub(r"[^\w.-]+", "_", hit.key).strip("._")[-80:] or hit.uid
+        name = re.sub(r"[^\w.-]+", "_", hit.key).strip("._").encode()[-150:].decode(errors="ignore") or hit.uid
         name = name.removesuffix(f".{segment.format}")
         write_atomic(folder / f"{hit.rank:03}_{name}.{segment.format}", segment.data)
     write_atomic(folder / "hits.json", json.dumps([asdict(h) for h in hits], indent=2, ensure_ascii=False) + "\n")
