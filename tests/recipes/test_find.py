@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 
 from diptych.checkpoints.native import save_pretrained
+from diptych.core.config import to_json
 from diptych.core.errors import CheckpointError, ConfigError
 from diptych.data.tokenize import Tokenizer
 from diptych.models import sizes
@@ -50,3 +53,19 @@ def test_init_brings_its_own_model_and_tokenizer(tmp_path):
     assert config.model == model.replace(max_logit_scale=50.0)
     with pytest.raises(CheckpointError, match="must be a folder"):
         resolve("clip:tiny", ["data=x", "init=nowhere"])
+
+
+def test_a_resumed_run_does_not_read_its_init_again(tmp_path):
+    tokenizer = Tokenizer.train(["a red cup", "a blue cup"], vocab_size=300, context_length=16)
+    model = sizes.tiny().replace(embed_dim=64, context_length=16)
+    given, run = tmp_path / "given", tmp_path / "run"
+    save_pretrained(given, model.build(tokenizer.vocab_size), tokenizer)
+    settings = ["data=x", f"init={given}", "model.max_logit_scale=50"]
+    _, began = resolve("clip:tiny", settings, resumed=run)  # nothing there yet: the init decides
+    run.mkdir()
+    (run / "config.json").write_text(to_json(began))
+    shutil.rmtree(given)
+    assert resolve("clip:tiny", settings, resumed=run)[1] == began
+    (run / "config.json").write_text(to_json(model))
+    with pytest.raises(ConfigError, match="must hold the settings of a run"):
+        resolve("clip:tiny", settings, resumed=run)

@@ -90,3 +90,10 @@ def test_given_weights_of_another_vocabulary_are_refused(data, tmp_path):
     save_pretrained(tmp_path / "given", other, first.tokenizer)
     with pytest.raises(ConfigError, match="Its own tokenizer fits"):
         build(config.replace(init=str(tmp_path / "given")), tmp_path / "second", False, CPU)
+
+
+def test_a_mistake_leaves_no_folder_behind(data, tmp_path):
+    config = tiny_config(data, progressive=((0.0, 4), (0.5, 6)))  # it must end at the model's side of 8
+    with pytest.raises(ConfigError, match="must end at the model's resolution"):
+        build(config, tmp_path / "run", False, CPU)
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,20 @@ def test_evals_run_during_training_and_at_the_end(data, tmp_path):
     result = json.loads((run / "evals" / "counting-val.json").read_text())
     assert result["samples_seen"] == 128
     assert result["artifacts"] == {"a": True}
+
+
+def test_a_run_goes_on_when_its_init_and_tokenizer_are_gone(data, tmp_path, monkeypatch):
+    first = train(tiny_config(data), tmp_path / "first")
+    given = str(first / "model")
+    config = tiny_config(data, save_every_samples=48).replace(init=given, tokenizer=given)
+    alone = train(config, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        kill_at(patch, "_apply", 5)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    shutil.rmtree(first)
+    train(config, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == weights(alone)
 
 
 @pytest.mark.dist

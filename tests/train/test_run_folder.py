@@ -4,8 +4,17 @@ import pytest
 import torch
 
 from diptych.core.errors import ConfigError
+from diptych.data.dataset import Dataset
 from diptych.train.doctor import Finding
-from diptych.train.run_folder import cut_logs, default_folder, note_finding, note_quarantine, open_run, quarantined
+from diptych.train.run_folder import (
+    cut_logs,
+    default_folder,
+    find_start,
+    note_finding,
+    note_quarantine,
+    open_run,
+    quarantined,
+)
 from tests.train.tiny_run import tiny_config
 
 CPU = torch.device("cpu")
@@ -18,13 +27,16 @@ def test_equal_settings_name_an_equal_folder(tmp_path):
     assert default_folder(config.replace(recipe="clip:tiny")).name.startswith("clip-tiny-")
 
 
-def test_a_new_run_writes_its_papers_and_a_second_is_refused(tmp_path, capsys):
-    config, run = tiny_config(tmp_path), tmp_path / "run"
-    assert open_run(run, config, None, False, "f", CPU) is None
-    assert json.loads((run / "env.json").read_text())["data_fingerprint"] == "f"
+def test_a_new_run_writes_its_papers_and_a_second_is_refused(data, tmp_path, capsys):
+    config, run, dataset = tiny_config(data), tmp_path / "run", Dataset.open(data)
+    assert find_start(run, config, False, "f") is None
+    assert not run.exists()
+    open_run(run, config, None, None, dataset, CPU)
+    assert json.loads((run / "env.json").read_text())["data_fingerprint"] == dataset.fingerprint
+    assert json.loads((run / "data.json").read_text())["splits"] == {"train": 40, "val": 20}
     with pytest.raises(ConfigError, match="--resume"):
-        open_run(run, config, None, False, "f", CPU)
-    assert open_run(run, config, None, True, "f", CPU) is None
+        find_start(run, config, False, "f")
+    assert find_start(run, config, True, "f") is None
     assert "no whole checkpoint" in capsys.readouterr().err
 
 
@@ -38,5 +50,8 @@ def test_findings_and_unreadable_records_are_kept_once(tmp_path, capsys):
     note_quarantine(tmp_path, {"b": "huge", "a": "torn"})
     assert quarantined(tmp_path) == 2
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 2
+    with (tmp_path / "quarantine.jsonl").open("a") as file:
+        file.write('{"key": "c", "rea')  # torn by a kill
+    assert quarantined(tmp_path) == 2
     assert cut_logs(tmp_path, 32, finished=False) == []
     assert (tmp_path / "doctor.jsonl").read_text() == ""

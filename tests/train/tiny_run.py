@@ -36,7 +36,9 @@ def tiny_dataset(folder: Path, copies: int = 2, val: int = 1) -> Path:
         counts = [min(16, 20 * times - 16 * i) for i in range(len(shards))]
         described = [{"name": s, "records": c} for s, c in zip(shards, counts, strict=True)]
         splits[name] = {"records": 20 * times, "shards": described}
-    (folder / "dataset.json").write_text(json.dumps({"format": 1, "splits": splits, "fingerprint": f"{copies}{val}"}))
+    seen = sum(split["records"] for split in splits.values())
+    info = {"format": 1, "splits": splits, "fingerprint": f"{copies}{val}", "seen": seen, "kept": seen}
+    (folder / "dataset.json").write_text(json.dumps(info | {"captions": {"texts": len(captions)}}))
     Tokenizer.train(captions, vocab_size=280, context_length=8).save(folder)
     return folder
 

@@ -22,7 +22,9 @@ def command(
         # torchrun takes --run for one of its own options, so the folder can be given as a setting too
         folders = [s.removeprefix("run=") for s in settings or [] if s.startswith("run=")]
         run = Path(folders[-1]) if folders else run
-        base, config = resolve(recipe, [s for s in settings or [] if not s.startswith("run=")])
+        base, config = resolve(
+            recipe, [s for s in settings or [] if not s.startswith("run=")], resumed=run if resume else None
+        )
         if dry_run:
             from diptych.train.plan import plan
 

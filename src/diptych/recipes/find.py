@@ -9,7 +9,7 @@ from pathlib import Path
 
 import diptych.recipes
 from diptych.checkpoints.native import find_model, model_config
-from diptych.core.config import override
+from diptych.core.config import from_json, override
 from diptych.core.errors import ConfigError
 from diptych.train.config import RunConfig
 
@@ -37,11 +37,15 @@ def recipe(name: str) -> RunConfig:
     return known[name]().replace(recipe=name)
 
 
-def resolve(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:
-    """The recipe as it stands, and with ``field.sub=value`` settings applied; ``data=DIR`` is short for data.path."""
+def resolve(name: str, settings: list[str], resumed: Path | None = None) -> tuple[RunConfig, RunConfig]:
+    """The recipe as it stands, and with ``field.sub=value`` settings applied; ``data=DIR`` is short for data.path.
+
+    `resumed` is the folder of a run that goes on: with ``init=``, model and tokenizer are then those that the run noted
+    when it began, and the init folder is not read again: it may have been changed or be gone.
+    """
     base = recipe(name)
     full = [f"data.path={s.partition('=')[2]}" if s.startswith("data=") else s for s in settings]
-    config = _initialised(base, full)
+    config = _initialised(base, full, resumed)
     if not config.data.path:
         raise ConfigError(
             "data must be a packed dataset, or a table or folder of pairs; got nothing. "
@@ -50,14 +54,23 @@ def resolve(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:
     return base, config
 
 
-def _initialised(base: RunConfig, settings: list[str]) -> RunConfig:
+def _initialised(base: RunConfig, settings: list[str], resumed: Path | None) -> RunConfig:
     """The overridden run; with ``init=FOLDER``, model and tokenizer are that folder's unless they are set as well."""
     config = override(base, settings)
     assert isinstance(config, RunConfig)
     if not config.init:
         return config
-    folder = find_model(Path(config.init))
-    base = base.replace(model=model_config(folder), tokenizer=str(folder))
+    noted = resumed / "config.json" if resumed is not None else None
+    if noted is not None and noted.is_file():
+        began = from_json(noted.read_text())
+        if not isinstance(began, RunConfig):
+            raise ConfigError(
+                f"{noted} must hold the settings of a run; got a {type(began).__name__}. Start a new run."
+            )
+        base = base.replace(model=began.model, tokenizer=began.tokenizer)
+    else:
+        folder = find_model(Path(config.init))
+        base = base.replace(model=model_config(folder), tokenizer=str(folder))
     config = override(base, settings)
     assert isinstance(config, RunConfig)
     return config

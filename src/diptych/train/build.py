@@ -25,7 +25,7 @@ from diptych.train.ema import Ema
 from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
 from diptych.train.resume import load_checkpoint
-from diptych.train.schedule import Schedule, choose_lr, choose_warmup
+from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
 
 
 @dataclass
@@ -75,15 +75,16 @@ def build(
             f"Try {math.ceil(config.train.global_batch / world_size()) * world_size()}."
         )
     dataset = open_data(config)
-    tokenizer = find_tokenizer(config, dataset)
-    found = run_folder.open_run(folder, config, base, resume, dataset.fingerprint, device)
-    run_folder.note_data(folder, dataset)
-    started = config.replace(init="") if found else config  # a checkpoint holds what has become of the init
-    objective = build_objective(started, tokenizer, device)
+    found = run_folder.find_start(folder, config, resume, dataset.fingerprint)
+    # a checkpoint holds its tokenizer and what has become of the init, which may be gone
+    tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(config, dataset)
+    objective = build_objective(config.replace(init="") if found else config, tokenizer, device)
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
+    resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
     optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
     ema = Ema(objective.model, t.ema_decay) if t.ema_decay else None
+    run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     if t.compile:
         objective.encode = torch.compile(objective.encode)  # type: ignore[method-assign]
     accumulate = Accumulator(objective, t.micro_batch, t.precision)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from diptych.core.config import to_dict, to_json
-from diptych.core.distributed import barrier, is_main
+from diptych.core.distributed import barrier, broadcast_object, is_main
 from diptych.core.errors import ConfigError
 from diptych.core.files import write_atomic, write_json
 from diptych.core.progress import say
@@ -27,11 +27,15 @@ def default_folder(config: RunConfig) -> Path:
     return Path("runs") / f"{(config.recipe or 'run').replace(':', '-')}-{digest}"
 
 
-def open_run(
-    folder: Path, config: RunConfig, base: RunConfig | None, resume: bool, data_fingerprint: str, device: torch.device
+def find_start(
+    folder: Path, config: RunConfig, resume: bool, data_fingerprint: str
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Make the folder of a new run, or find the checkpoint that an old one goes on from: (folder, state), else None."""
-    exists = (folder / "config.json").exists()
+    """The checkpoint that a run goes on from: (its folder, its state), or None for a run from the beginning.
+
+    The same on all ranks; nothing is written. Raises ConfigError where a new run would write into another's folder, or
+    a resumed one would be another run.
+    """
+    exists = broadcast_object((folder / "config.json").exists())  # the main rank's disk decides
     if exists and not resume:
         raise ConfigError(
             f"a new run must have a folder of its own; {folder} holds one already. Go on with it: --resume. "
@@ -42,34 +46,45 @@ def open_run(
         check_resumable(config, found[1], data_fingerprint)
     elif resume:
         say(f"{folder} holds no whole checkpoint to go on from: the run starts at the beginning.")
-    barrier()  # every rank has looked before the main one writes
-    if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        suffix = f"-{found[0].name}" if found is not None else ""
-        write_json(folder / f"env{suffix}.json", describe(device) | {"data_fingerprint": data_fingerprint})
-        if found is None:
-            write_atomic(folder / "recipe.json", to_json(base or config))
-        write_atomic(folder / "config.json", to_json(config))
     return found
 
 
-def note_data(folder: Path, dataset: Dataset) -> None:
-    """Write data.json, what the report says of the data: counts of splits and rejects, captions, fingerprint."""
+def open_run(
+    folder: Path,
+    config: RunConfig,
+    base: RunConfig | None,
+    found: tuple[Path, dict[str, Any]] | None,
+    dataset: Dataset,
+    device: torch.device,
+) -> None:
+    """Make the folder of a run, or note in it on which machine it goes on from the checkpoint `found`."""
     if is_main():
-        info = dataset.info
-        write_json(
-            folder / "data.json",
-            {
-                "path": str(dataset.path),
-                "fingerprint": dataset.fingerprint,
-                "source": info.get("source", {}).get("name", ""),
-                "splits": {name: split["records"] for name, split in info["splits"].items()},
-                "seen": info.get("seen"),
-                "kept": info.get("kept"),
-                "rejected": info.get("rejected", {}),
-                **{f"captions_{k}": v for k, v in info.get("captions", {}).items()},
-            },
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f"-{found[0].name}" if found is not None else ""
+        write_json(folder / f"env{suffix}.json", describe(device) | {"data_fingerprint": dataset.fingerprint})
+        if found is None:
+            write_atomic(folder / "recipe.json", to_json(base or config))
+        write_atomic(folder / "config.json", to_json(config))
+        _note_data(folder, dataset)
+    barrier()  # other ranks write into it too
+
+
+def _note_data(folder: Path, dataset: Dataset) -> None:
+    """Write data.json, what the report says of the data: counts of splits and rejects, captions, fingerprint."""
+    info = dataset.info
+    write_json(
+        folder / "data.json",
+        {
+            "path": str(dataset.path),
+            "fingerprint": dataset.fingerprint,
+            "source": info.get("source", {}).get("name", ""),
+            "splits": {name: split["records"] for name, split in info["splits"].items()},
+            "seen": info.get("seen"),
+            "kept": info.get("kept"),
+            "rejected": info.get("rejected", {}),
+            **{f"captions_{k}": v for k, v in info.get("captions", {}).items()},
+        },
+    )
 
 
 def cut_logs(folder: Path, samples_seen: int, finished: bool) -> list[dict[str, Any]]:
@@ -110,4 +125,10 @@ def how_to_resume(folder: Path, samples_seen: int) -> str:
 
 def _quarantine(folder: Path) -> set[str]:
     path = folder / "quarantine.jsonl"
-    return {json.loads(line)["key"] for line in path.read_text().splitlines()} if path.exists() else set()
+    keys = set()
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            keys.add(json.loads(line)["key"])
+        except ValueError:  # torn by a kill, or another rank is writing it now
+            continue
+    return keys
