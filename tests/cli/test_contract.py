@@ -1,6 +1,8 @@
 """The whole of the command line on a small real source: a folder of drawn pictures, from pack to search and back."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +144,12 @@ def test_lists_name_what_there_is(capsys):
         (["inspect", "nowhere"], "diptych pack"),
         (["convert", "open_clip", "x", "y"], "which is not there"),
         (["convert", "openclip", "README.md", "y"], "open_clip"),
+        (["pack", "tests", "encoding", "--out", "y"], "a setting must be field=value; got 'encoding'"),
+        (["pack", "tests/cli", "--out", "y"], "a source must be a folder of images"),
+        (["pack", "tests", "--out", "y", "--val", "1.5"], "PackConfig.val must be less than 1"),
+        (["eval", "x", "--data", "y", "--task", "zero_shop"], "Did you mean 'zero_shot'"),
+        (["eval", "x", "--data", "y", "--task", "retrieval", "--classes", "c.txt"], "got 'classes', which would have"),
+        (["eval", "x", "captons=all", "--data", "y", "--task", "retrieval"], "captions"),
     ],
 )
 def test_mistakes_get_a_sentence_and_no_traceback(arguments, words, capsys):
@@ -158,3 +166,51 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     assert application().info.name == "diptych"
+
+
+def test_settings_reach_the_source_and_the_packing(pictures, capsys, tmp_path):
+    rows = (pictures.parent / "pairs.csv").read_text().splitlines()[:9]
+    table = pictures.parent / "latin.csv"
+    table.write_bytes("\n".join([rows[0].replace("caption", "wording"), *(f"{r}é" for r in rows[1:])]).encode("cp1252"))
+    common = ["--jobs", "1", "--vocab-size", "300"]
+    text = _say(
+        capsys,
+        "pack",
+        table,
+        "encoding=cp1252",
+        "caption_column=wording",
+        "min_side=8",
+        "--out",
+        tmp_path / "a",
+        *common,
+    )
+    assert "8 of 8" in text
+    text = _say(capsys, "pack", table, "encoding=cp1252", "--images-only", "--out", tmp_path / "b", *common)
+    assert "8 of 8" in text
+    assert "no characters" in _say(capsys, "inspect", tmp_path / "b")
+    with pytest.raises(SystemExit):
+        main(["pack", str(table), "encodng=cp1252", "--out", str(tmp_path / "c")])
+    assert "must be one of image_column" in capsys.readouterr().err
+
+
+def test_settings_reach_the_evals_that_have_them(run, capsys):
+    data, folder = run
+    text = _say(
+        capsys, "eval", folder, "label_field=label", "captions=all", "--data", data, "--task", "retrieval", "--task", "zero_shot",
+        "--templates", "plain", "--json",
+    )  # fmt: skip
+    retrieval, zero_shot = map(json.loads, text.splitlines())
+    assert "t2i_recall_at_1" in retrieval
+    assert "acc_at_1" in zero_shot
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EISDIR])
+def test_what_the_disk_refuses_gets_a_sentence(number, monkeypatch, capsys):
+    def fails(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("diptych.cli.main.application", lambda: fails)
+    with pytest.raises(SystemExit) as stop:
+        main(["recipes"])
+    error = capsys.readouterr().err
+    assert (stop.value.code, "some/file" in error, os.strerror(number) in error) == (1, True, True)

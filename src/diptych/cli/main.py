@@ -1,6 +1,8 @@
 """The command ``diptych``: one file a verb in this folder; each calls the library and prints what came of it."""
 
+import errno
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -9,6 +11,13 @@ import typer
 import diptych.cli
 from diptych.core.errors import DiptychError
 
+OUTSIDE = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY),
+    }
+)
+"""What is wrong outside of the program, which a traceback would not explain."""
 ORDER = ("corpus", "pack", "inspect", "recipes", "pretrain", "eval", "report", "search", "convert")
 
 
@@ -40,4 +49,16 @@ def main(arguments: list[str] | None = None) -> None:
         typer.secho(f"diptych: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has gone (`diptych ... | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in OUTSIDE:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        typer.secho(
+            f"diptych: a file could not be read or written; got {error.strerror}{where}. "
+            "Check the path, its permissions and the room on its disk.",
+            fg=typer.colors.RED,
+            err=True,
+        )
+        sys.exit(1)

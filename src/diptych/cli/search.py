@@ -9,7 +9,8 @@ import typer
 def command(
     run: Annotated[Path, typer.Argument(help="a run, a checkpoint or a converted model")],
     text: Annotated[str, typer.Argument(help='words, such as "a red fruit"')] = "",
-    data: Annotated[Path, typer.Option(help="the packed dataset to search")] = Path("."),
+    *,
+    data: Annotated[Path, typer.Option(help="the packed dataset to search")],
     image: Annotated[Path | None, typer.Option(help="search with a picture instead")] = None,
     split: Annotated[str, typer.Option(help="which split (default: all of them)")] = "",
     k: Annotated[int, typer.Option("-k", help="how many to show")] = 10,

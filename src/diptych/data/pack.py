@@ -291,7 +291,7 @@ class _Packer:
             first = (
                 f"of {self.seen:,} none could be kept ({why}). The first: {self.first_reject}" if self.seen else "none"
             )
-            raise DataError(f"{self.source.name} must hold records; got {first or 'nothing'}.")
+            raise DataError(f"{self.source.name} must hold records; got {first.rstrip('.')}.")
         order = [s for s in ("train", "val", "test") if s in self.writers]
         tokenizer = self._tokenizer()
         if tokenizer is not None:
