@@ -58,3 +58,41 @@ def test_what_cannot_be_read_or_done_is_said(model, tmp_path):
         model.embed_image(tmp_path / "none.png")
     with pytest.raises(DataError):
         model.embed_image(b"not an image")
+
+
+def test_embeddings_can_be_trained_on(model):
+    probe = torch.nn.Linear(256, 2)
+    probe(model.embed_text(["a red cup"])).sum().backward()
+    assert probe.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ([], "at least one; got an empty list"),
+        (np.zeros((4, 4)), r"uint8 of shape \(height, width, 3\); got float64 \(4, 4\)"),
+        (torch.zeros(3, 4, 4), r"uint8 of shape \(3, height, width\); got torch.float32"),
+        (7, "a path, encoded bytes, a PIL image, an array or a tensor; got int"),
+    ],
+)
+def test_what_is_no_image_is_said(model, image, words):
+    with pytest.raises(DataError, match=words):
+        model.embed_image(image)
+    with pytest.raises(DataError, match="texts must be at least one"):
+        model.embed_text([])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "HSV", "F"])
+def test_pil_images_of_every_mode_are_taken(model, mode):
+    assert model.pixels(_picture().convert(mode)).shape == (3, 32, 32)
+
+
+def test_a_pil_image_is_turned_as_its_file_says(model, tmp_path):
+    picture = Image.new("RGB", (40, 20), "white")
+    picture.paste("black", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert torch.equal(model.pixels(opened), model.pixels(tmp_path / "turned.png"))
+    assert not torch.equal(model.pixels(picture), model.pixels(tmp_path / "turned.png"))

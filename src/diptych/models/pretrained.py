@@ -23,7 +23,8 @@ ImageLike = Any
 class Pretrained:
     """Embeds and scores raw images and strings. Batches are formed here; gradients are off.
 
-    Its methods take a single item or a sequence of them and return one row an item, on the CPU in float32.
+    Its methods take a single item or a sequence of them and return one row an item, on the CPU in float32: plain
+    tensors, on which a probe can be trained.
     """
 
     def __init__(self, model: Model, tokenizer: Tokenizer, fingerprint: str = "", name: str = "") -> None:
@@ -51,7 +52,7 @@ class Pretrained:
         """One image as uint8 (3, side, side), decoded safely and resized as the model's format says."""
         return resize_image(_as_tensor(image), self.model.config.image_format)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_image(self, images: ImageLike | Sequence[ImageLike], batch_size: int = 64) -> Float[Tensor, "n e"]:
         """Unit vectors of images."""
         require(self.model, ("embed_image",), "embed_image")
@@ -64,22 +65,22 @@ class Pretrained:
         ]
         return torch.cat(rows)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[Tensor, "n e"]:
         """Unit vectors of texts."""
         require(self.model, ("embed_text",), "embed_text")
         rows = []
-        for part in _parts([texts] if isinstance(texts, str) else list(texts), batch_size):
+        for part in _parts(_strings(texts), batch_size):
             tokens, lengths = self.tokenizer.batch(part)
             embedded = cast(EmbedsText, self.model).embed_text(tokens.to(self.device), lengths.to(self.device))
             rows.append(embedded.float().cpu())
         return torch.cat(rows)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) -> Float[Tensor, "i t"]:
         """How well each image and each text match; higher is better."""
         require(self.model, ("score",), "score")
-        tokens, lengths = self.tokenizer.batch([texts] if isinstance(texts, str) else list(texts))
+        tokens, lengths = self.tokenizer.batch(_strings(texts))
         tokens, lengths = tokens.to(self.device), lengths.to(self.device)
         rows = [
             cast(ScoresPairs, self.model)
@@ -95,8 +96,18 @@ def _listed(images: Any) -> list[Any]:
     if isinstance(images, (str, bytes, Path)) or not isinstance(images, (Sequence, Tensor, np.ndarray)):
         return [images]
     if isinstance(images, (Tensor, np.ndarray)):
-        return list(images) if images.ndim == 4 else [images]
-    return list(images)
+        return _some(list(images) if images.ndim == 4 else [images], "images")
+    return _some(list(images), "images")
+
+
+def _some(items: list[Any], what: str) -> list[Any]:
+    if not items:
+        raise DataError(f"{what} must be at least one; got an empty list. Leave the call out where there is nothing.")
+    return items
+
+
+def _strings(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else _some(list(texts), "texts")
 
 
 def _parts(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
@@ -113,9 +124,30 @@ def _as_tensor(image: ImageLike) -> Tensor:
     if isinstance(image, bytes):
         return decode_image(image)
     if isinstance(image, np.ndarray):
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        shape, fits = image.shape, image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+        if fits and min(shape):
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        raise DataError(f"an image array must be uint8 of shape (height, width, 3); got {image.dtype} {tuple(shape)}.")
     if isinstance(image, Tensor):
-        return image
-    buffer = io.BytesIO()  # a PIL image: through the one decoder, so that alpha and orientation are treated alike
-    image.save(buffer, format="PNG")
+        if image.ndim == 3 and image.shape[0] == 3 and image.dtype == torch.uint8 and image.numel():
+            return image.cpu()
+        raise DataError(
+            f"an image tensor must be torch.uint8 of shape (3, height, width); got {image.dtype} {tuple(image.shape)}."
+        )
+    return _of_pil(image)
+
+
+def _of_pil(image: Any) -> Tensor:
+    """A PIL image through the one decoder, so that alpha, palette and orientation are treated alike."""
+    if not (hasattr(image, "save") and hasattr(image, "getexif")):
+        raise DataError(
+            f"an image must be a path, encoded bytes, a PIL image, an array or a tensor; got {type(image).__name__}."
+        )
+    buffer, exif = io.BytesIO(), image.getexif()
+    if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        image.save(buffer, format="PNG", exif=exif)
+    elif image.mode == "CMYK":
+        image.save(buffer, format="TIFF", exif=exif)
+    else:
+        image.convert("RGB").save(buffer, format="PNG", exif=exif)
     return decode_image(buffer.getvalue())
