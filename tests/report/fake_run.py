@@ -115,6 +115,31 @@ def write(folder: Path) -> Path:
                 {"name": c, "recall": 0.5, "low": 0.4, "high": 0.6, "n": 65, "chance": 1 / 3} for c in classes
             ],
             "prompts": [{"name": "ensemble of 80", "value": 0.31, "low": 0.27, "high": 0.35, "chance": 1 / 3}],
+            "ensemble_against": {
+                "single_prompt": {
+                    "difference": 0.031,
+                    "low": 0.011,
+                    "high": 0.05,
+                    "p_value": 0.002,
+                    "verdict": "better",
+                },
+                "bare_name": {
+                    "difference": -0.002,
+                    "low": -0.01,
+                    "high": 0.006,
+                    "p_value": 0.7,
+                    "verdict": "indistinguishable",
+                },
+            },
+            "calibration": [
+                {"n": 20, "confidence": 0.37, "accuracy": 0.3},
+                {"n": 120, "confidence": 0.62, "accuracy": 0.55},
+                {"n": 66, "confidence": 0.93, "accuracy": 0.7},
+            ],
+            "mistakes": [
+                {"uid": "0", "thumb": thumb(c), "class": "one", "predicted": "two", "confidence": 0.97 - 0.1 * i}
+                for i, c in enumerate(colours)
+            ],
         },
     }
     (folder / "evals" / "zero_shot-test.json").write_text(json.dumps(zero_shot))

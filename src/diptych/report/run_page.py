@@ -29,7 +29,8 @@ def run_page(run: str | Path) -> str:
     dataset = _read(run / "data.json") or {}
     recipe = config.get("recipe") or run.name
     page = Page(
-        f"{recipe}", f"{run.name} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}"
+        f"{recipe}",
+        f"{escape(run.name)} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}",
     )
     page.section("At a glance", _headlines(results, metrics))
     page.section("The doctor", *(_note(f) for f in doctor))
