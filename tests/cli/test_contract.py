@@ -196,8 +196,8 @@ def test_settings_reach_the_source_and_the_packing(pictures, capsys, tmp_path):
 def test_settings_reach_the_evals_that_have_them(run, capsys):
     data, folder = run
     text = _say(
-        capsys, "eval", folder, "label_field=label", "captions=all", "--data", data, "--task", "retrieval", "--task", "zero_shot",
-        "--templates", "plain", "--json",
+        capsys, "eval", folder, "label_field=label", "captions=all", "--data", data, "--task", "retrieval",
+        "--task", "zero_shot", "--templates", "plain", "--json",
     )  # fmt: skip
     retrieval, zero_shot = map(json.loads, text.splitlines())
     assert "t2i_recall_at_1" in retrieval
