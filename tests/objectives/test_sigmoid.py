@@ -68,6 +68,21 @@ def test_chance_is_the_loss_of_the_best_constant_answer():
     assert "chance_terms" not in health
 
 
+@pytest.mark.parametrize("duplicates", ["mask", "positives", "ignore"])
+def test_duplicates_change_what_guessing_gives(duplicates):
+    """No constant answer does better than the chance level that is named."""
+    objective = SigmoidConfig(duplicates=duplicates).build(TinyConfig(bias=True).build(20))
+    batch = tiny_batch(text_ids=[1, 1, 1, 4, 5, 6], image_ids=[0, 1, 2, 3, 3, 5])
+    flat = {"image": torch.zeros(6, 1), "text": torch.zeros(6, 1)}
+    chance = objective.health(flat, batch)["chance_loss"]
+    found = []
+    with torch.no_grad():
+        for p in torch.linspace(0.05, 0.6, 200):
+            objective.model.logit_bias.fill_(torch.logit(p))
+            found.append(objective.loss(flat, batch).total.item())
+    assert min(found) == pytest.approx(chance, rel=1e-4)
+
+
 def test_large_logits_stay_finite():
     objective = SigmoidConfig().build(TinyConfig(bias=True).build(20))
     with torch.no_grad():

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from diptych.core.distributed import gather_with_grad, rank, world_size
+from diptych.core.distributed import all_sum, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError
 from diptych.models.model import Model
 from diptych.objectives.contrastive import Duplicates, PairObjective
@@ -64,9 +64,13 @@ class Sigmoid(PairObjective):
         return Losses(total, count, {"positive": positive, "negative": total.detach() - positive})
 
     def chance(self, pairs: int, same: Bool[Tensor, "b g"] | None) -> dict[str, float | Tensor]:
-        """The loss of the best constant answer, p = 1/g: ln g + (g - 1) ln(g / (g - 1)), about ln g + 1."""
-        rest = (pairs - 1) * math.log(pairs / (pairs - 1)) if pairs > 1 else 0.0
-        return {"chance_loss": math.log(pairs) + rest}
+        """The loss of the best constant answer, the share p of true questions: of n true and m false ones a row,
+        n ln((n + m) / n) + m ln((n + m) / m). Without duplicates n = 1 and m = g - 1: about ln g + 1.
+        """
+        alike = 1.0 if same is None or self.duplicates == "ignore" else float(all_sum(same.sum())) / pairs
+        true, false = alike if self.duplicates == "positives" else 1.0, pairs - alike
+        rest = false * math.log((true + false) / false) if false > 0 else 0.0
+        return {"chance_loss": true * math.log((true + false) / true) + rest}
 
     def logit_bias(self) -> Float[Tensor, ""]:
         """What is added to every logit, in float32 and differentiable."""
