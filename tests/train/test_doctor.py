@@ -80,3 +80,10 @@ def test_a_note_may_grow_into_a_warning():
 
 def test_records_may_lack_anything():
     assert examine([{}, {"loss": float("nan")}, {"val_loss": 3.0}, {"truncated": None}], FACTS) == []
+
+
+def test_a_finding_is_repeated_only_when_it_has_become_more_serious():
+    wavering = [r for share in (0.45, 0.55, 0.45, 0.55) for r in _run(n=WINDOW, duplicate_captions=share)]
+    assert [(f.code, f.severity) for f in examine(wavering, FACTS)] == [
+        ("repeated_captions", "note"), ("repeated_captions", "warning"),
+    ]  # fmt: skip

@@ -30,3 +30,5 @@ def test_set_up_and_back():
     set_up(1, deterministic=False)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -1,12 +1,18 @@
+import re
+
+import pytest
 import torch
 
+from diptych.core.errors import DataError
 from diptych.core.image_format import ImageFormat
+from diptych.data.dataset import Dataset
+from diptych.data.loader import LoaderConfig
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.train.config import RunConfig, TrainConfig
-from diptych.train.plan import cost
+from diptych.train.plan import cost, plan
 
 
 def _run(depth: int, **train: object) -> RunConfig:
@@ -42,3 +48,12 @@ def test_linear_layers_cost_six_operations_a_weight_and_token():
     linear = 6 * block * tokens
     attention = 12 * 32 * (5 * 5 + 8 * 8)  # two products, forward and twice backward
     assert deeper.flops_per_sample - deep.flops_per_sample == torch.tensor(linear + attention).item()
+
+
+def test_the_plan_counts_the_tokenizer_that_the_run_names(data):
+    run = _run(1).replace(data=LoaderConfig(path=str(data)))
+    own, clip = (plan(run.replace(tokenizer=name)) for name in ("", "clip"))
+    counts = [int(re.search(r"text_tower ([\d,]+\d)", text)[1].replace(",", "")) for text in (own, clip)]
+    assert counts[1] - counts[0] == 32 * (49408 - Dataset.open(data).tokenizer().vocab_size)
+    with pytest.raises(DataError, match="one of train, val; got 'trian'"):
+        plan(run.replace(data=LoaderConfig(path=str(data), split="trian")))

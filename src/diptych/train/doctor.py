@@ -47,6 +47,8 @@ class Facts:
     context_length: int = 0
 
 
+_RISING: tuple[Severity, ...] = ("note", "warning", "stop")
+
 WINDOW = 5
 """How many records a judgement rests on: one bad record is noise."""
 
@@ -64,7 +66,7 @@ class Doctor:
     worse_val_evals: int = 0
 
     def observe(self, record: Mapping[str, Any]) -> list[Finding]:
-        """What this record reveals that has not been said yet (a warning may follow a note of the same code)."""
+        """What this record reveals that has not been said yet, or was said less seriously."""
         if "loss" in record:
             self.recent.append(record)
         candidates = [
@@ -83,10 +85,14 @@ class Doctor:
         ]
         new = []
         for finding in candidates:
-            if finding is not None and self.said.get(finding.code) != finding.severity:
+            if finding is not None and _RISING.index(finding.severity) > self._loudness(finding.code):
                 self.said[finding.code] = finding.severity
                 new.append(Finding(**{**asdict(finding), "samples_seen": int(record.get("samples_seen", 0))}))
         return new
+
+    def _loudness(self, code: str) -> int:
+        """How serious the last finding of this code was; -1: there was none."""
+        return _RISING.index(self.said[code]) if code in self.said else -1
 
     def _mean(self, key: str) -> float | None:
         values = [r[key] for r in self.recent if isinstance(r.get(key), (int, float)) and math.isfinite(r[key])]

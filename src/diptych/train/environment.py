@@ -17,9 +17,11 @@ PACKAGES = ("diptych", "torch", "numpy", "safetensors", "tokenizers", "pillow", 
 
 
 def set_up(threads: int, deterministic: bool) -> None:
-    """Threads (0: torch's own choice), determinism, and matrix products of float32 at full precision."""
+    """Threads (0: torch's own choice), determinism, and float32 that is float32: no TF32, in convolutions neither."""
     if threads:
         torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # torch's default is True
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -11,6 +11,7 @@ from diptych.core.config import flatten
 from diptych.data.dataset import Dataset
 from diptych.data.ready import packed
 from diptych.objectives.objective import Objective
+from diptych.train.build import find_tokenizer
 from diptych.train.config import RunConfig
 
 
@@ -54,8 +55,8 @@ def cost(config: RunConfig, vocab_size: int) -> Cost:
 def plan(config: RunConfig, base: RunConfig | None = None) -> str:
     """What `diptych pretrain --dry-run` prints: cost, length, what was changed from the recipe, and the config."""
     dataset = Dataset.open(packed(config.data.path, config.model.context_length))
-    records = len(dataset.splits[config.data.split])
-    measured = cost(config, dataset.tokenizer().vocab_size)
+    records = len(dataset.split(config.data.split))
+    measured = cost(config, find_tokenizer(config, dataset).vocab_size)
     train = config.train
     steps = -(-train.samples_seen // train.global_batch)
     micro = train.micro_batch or train.global_batch
