@@ -76,6 +76,9 @@ def _all(rank: int, world: int, folder: str) -> None:
     share = tiny_batch(12, **IDS).slice(rank * 6, rank * 6 + 6)
     torch.save(objective.health(objective.encode(share), share), Path(folder) / f"health-{rank}.pt")
     _train(folder, False, {})
+    batch_norm = steady_config(Path(folder) / "data")
+    batch_norm = batch_norm.replace(model=batch_norm.model.replace(batch_norm=True))
+    train(batch_norm, Path(folder) / "batch_norm", device=torch.device("cpu"))
     shutdown()
 
 

@@ -282,17 +282,26 @@ def test_two_processes_train_to_the_weights_of_one(two_processes, data, tmp_path
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.dist
+def test_two_processes_with_batch_norm_judge_the_model_that_they_save(two_processes, tmp_path):
+    """Their batch norms see half a batch each, so this run is not that of one process; but its numbers are true."""
+    run = shutil.copytree(two_processes / "batch_norm", tmp_path / "run")
+    before = lines(run, kind="val")
+    train(from_json((run / "config.json").read_text()), run, resume=True)  # done: judged again, by one process
+    assert lines(run, kind="val")[-1]["val_loss"] == pytest.approx(before[-1]["val_loss"], rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_compiled_run_learns_the_same(data, tmp_path):
-    """Compiled kernels round otherwise; eight steps of Adam keep them close.
+    """Compiled kernels round otherwise; eight steps of Adam keep them close. Dropout draws alike in both.
 
     In a process of its own: the compiler cannot trace through annotations that are executed.
     """
     script = (
-        "import sys; from pathlib import Path; from diptych.train.loop import train; from tests.train import ranks\n"
-        "data, run = map(Path, sys.argv[1:])\n"
+        "import sys; from pathlib import Path; from diptych.train.loop import train\n"
+        "from tests.train.tiny_run import tiny_config\ndata, run = map(Path, sys.argv[1:])\n"
         "for name in ('plain', 'compiled'):\n"
-        "    train(ranks.steady_config(data, micro_batch=6, compile=name == 'compiled', threads=1), run / name)\n"
+        "    train(tiny_config(data, micro_batch=6, compile=name == 'compiled', threads=1), run / name)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(data), str(tmp_path)], check=True)
     a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "compiled"))

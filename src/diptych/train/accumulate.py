@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, world_size
+from diptych.core.distributed import all_sum, broadcast_, world_size
 from diptych.core.errors import ConfigError
 from diptych.objectives.objective import Losses, Objective
 
@@ -72,8 +72,13 @@ class Accumulator:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that models run in; a fresh one for each pass, since it caches weights with their graph."""
-        device = next(self.objective.parameters()).device.type
-        return torch.autocast(device, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        on = self.device.type
+        return torch.autocast(on, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the objective is."""
+        return next(self.objective.parameters()).device
 
     def _pieces(self, batch: Batch) -> list[Batch]:
         size = self.micro_batch or batch.size
@@ -108,7 +113,7 @@ class Accumulator:
         states, rows = [], []
         with torch.no_grad(), _BatchNormAtRest(self.objective):
             for piece in pieces:
-                states.append(_random_state())
+                states.append(_random_state(self.device))
                 with self.autocast():
                     rows.append(self.objective.encode(piece))
         cached = {k: torch.cat([r[k] for r in rows]) for k in rows[0]}
@@ -123,7 +128,7 @@ class Accumulator:
         for i, (piece, state) in enumerate(zip(pieces, states, strict=True)):
             last, stop = i == len(pieces) - 1, start + piece.size
             gradients = {k: v.grad[start:stop] for k, v in leaves.items() if v.grad is not None}
-            _set_random_state(state)
+            _set_random_state(state, self.device)
             with self._silent(last), self.autocast():
                 surrogate = self.passage(piece, gradients=gradients, owned=owned if last else [])
             with self._silent(last):
@@ -192,6 +197,14 @@ class RunningStatistics:
             now.copy_(kept)
 
 
+def share_running_statistics(module: nn.Module) -> None:
+    """Give all ranks those of the main one, which are the ones that are saved.
+
+    DDP does the same at the next training step; in between each rank has its own, which see only its own shares.
+    """
+    broadcast_([b for m in batch_norms(module) for b in m.buffers()])
+
+
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """The layers of `module` whose output for one pair depends on the other pairs of a piece."""
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
@@ -205,7 +218,7 @@ def batch_norm_notice(module: nn.Module, micro_batch: int, local_batch: int) -> 
     return (
         f"{len(norms)} batch norm layers take their statistics over {piece:,} pairs (a piece of one process), not over "
         "the global batch: the gradient is exact for that, but not that of the batch in one piece. Running statistics "
-        "move once a piece. Choose a tower with layer norm, or pieces of at least 64 pairs."
+        "move once a piece and are the main process's. Choose a tower with layer norm, or pieces of at least 64 pairs."
     )
 
 
@@ -231,11 +244,12 @@ def _detached(losses: Losses) -> Losses:
     return Losses(losses.total.detach(), losses.count.detach(), {k: v.detach() for k, v in losses.parts.items()})
 
 
-def _random_state() -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Of the CPU and of the objective's own device, which need not be the current one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
+        torch.cuda.set_rng_state(state[1], device)

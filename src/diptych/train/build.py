@@ -86,7 +86,9 @@ def build(
     ema = Ema(objective.model, t.ema_decay) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     if t.compile:
-        objective.encode = torch.compile(objective.encode)  # type: ignore[method-assign]
+        # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
+        how = {"fallback_random": True}
+        objective.encode = torch.compile(objective.encode, options=how)  # type: ignore[method-assign]
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
     statistics = RunningStatistics(objective)
     run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)

@@ -19,7 +19,7 @@ from diptych.evals.eval import EvalConfig, EvalResult
 from diptych.evals.find import save
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.objective import Objective
-from diptych.train.accumulate import Accumulator
+from diptych.train.accumulate import Accumulator, share_running_statistics
 from diptych.train.config import RunConfig
 
 
@@ -52,6 +52,7 @@ def validation_loss(
         rank=rank(),
         world_size=world_size(),
     )
+    share_running_statistics(objective)  # or each rank would judge a model of its own
     objective.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
     with closing(loader.batches(0, count * batch)) as batches:

@@ -49,6 +49,7 @@ FREE_TO_CHANGE = (
     "train.keep_checkpoints",
     "train.eval_every_samples",
     "train.log_every_samples",
+    "train.val_batches",
     "train.max_nonfinite_steps",
     "train.wandb",
     "train.mlflow",
@@ -61,7 +62,8 @@ FREE_TO_CHANGE = (
     "data.timeout_s",
 )
 """Settings that a resumed run may have otherwise: they change what is watched and how fast, not what is learnt. The
-data may lie elsewhere, if its fingerprint is the same. Another micro_batch or number of ranks changes only rounding."""
+data may lie elsewhere, if its fingerprint is the same. Another micro_batch or number of ranks changes only rounding,
+unless the model draws (dropout, patch dropout, drop path) or has batch norms: then it draws and sees other pieces."""
 
 
 class RunInterrupted(TrainingError):
