@@ -45,3 +45,9 @@ def test_what_is_not_a_run_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="must be readable JSON"):
         run_page(tmp_path)
+
+
+def test_a_model_alone_is_no_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"kind": "diptych.models.two_tower.TwoTowerConfig", "embed_dim": 8}')
+    with pytest.raises(DataError, match="holds a model alone"):
+        run_page(tmp_path)

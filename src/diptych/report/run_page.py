@@ -22,6 +22,8 @@ def run_page(run: str | Path) -> str:
     config = _read(run / "config.json")
     if config is None:
         raise DataError(f"a run must be a folder with a config.json; got {run}. Give the folder that pretrain named.")
+    if not {"recipe", "train"} & set(config):
+        raise DataError(f"a run must be the folder that pretrain named; got {run}, which holds a model alone.")
     metrics = _lines(run / "metrics.jsonl")
     doctor = _lines(run / "doctor.jsonl")
     results = [r for p in sorted((run / "evals").glob("*.json")) if (r := _read(p)) is not None]
