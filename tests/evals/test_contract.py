@@ -41,7 +41,7 @@ def test_results_are_complete_and_seeded(name):
     assert task.run(model, _split(name, 40), False).artifacts == {}
 
 
-@pytest.mark.parametrize("name,headings", [("retrieval", 6), ("zero_shot", 4)])
+@pytest.mark.parametrize("name,headings", [("retrieval", 6), ("zero_shot", 6)])
 def test_the_report_draws_every_result(name, headings):
     result = find.config_for(name).build().run(fakes.model(perfect=False), _split(name, 40))
     page = run_page._result(json.loads(to_json(result)))

@@ -10,9 +10,7 @@ def command(
     source: Annotated[str, typer.Argument(help="a folder, .csv, .tsv, .jsonl, .parquet, .tar, or a datasets folder")],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="field=value of the source (encoding=cp1252, captions=folders) or packing (min_side=32)"
-        ),
+        typer.Argument(help="field=value of the source (encoding=cp1252, captions=folders) or packing (min_side=32)"),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="where to put the dataset")],

@@ -168,13 +168,16 @@ def stratified_mean(
 ) -> Estimate:
     """The mean over groups of `hits / sizes` (mean per-class recall), resampling items within their group.
 
-    Resampling whole data could empty a small group; within groups none is lost. Where every group is all hits or all
-    misses nothing can vary, and Wilson's interval over all items is given.
+    Resampling whole data could empty a small group; within groups none is lost. A group of few hits or misses (FEW)
+    resamples to hardly any spread, as if it were known: then the groups' Wilson intervals are added up instead (MOVER:
+    Zou and Donner, "Construction of confidence limits about effect measures", 2008).
     """
     rates = hits / sizes
     value, n = float(rates.mean()), int(sizes.sum())
-    if np.all((hits == 0) | (hits == sizes)):
-        low, high = wilson(value * n, n)
+    if np.minimum(hits, sizes - hits).min() < FEW:
+        ends = np.array([wilson(int(h), int(s)) for h, s in zip(hits, sizes, strict=True)])  # (g, 2)
+        below, above = np.sqrt(((ends - rates[:, None]) ** 2).sum(0)) / len(rates)
+        low, high = max(0.0, value - float(below)), min(1.0, value + float(above))
     else:
         draws = numpy_generator(seed, "bootstrap", "stratified").binomial(sizes, rates, (samples, sizes.size)) / sizes
         low, high = (float(q) for q in np.quantile(draws.mean(1), ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
