@@ -89,9 +89,9 @@ def test_a_tokenizer_can_be_brought_where_none_came_along(tmp_path: Path) -> Non
     back = load(convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer()))
     assert torch.equal(back.embed_text(TEXTS), load(tmp_path / "run").embed_text(TEXTS))
     with pytest.raises(CheckpointError, match="a context of 16; got"):
-        convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer(12))
+        convert("transformers", tmp_path / "hf", tmp_path / "other", tokenizer(12))
     with pytest.raises(CheckpointError, match="pools at, 1 "):
-        convert("transformers", tmp_path / "hf", tmp_path / "out", tokenizer().replaced(end_id=3))
+        convert("transformers", tmp_path / "hf", tmp_path / "other", tokenizer().replaced(end_id=3))
 
 
 @pytest.mark.parametrize("name", ["small", "vit_b32", "vit_l14_336", "rn50x64", "siglip_b16"])
@@ -142,3 +142,26 @@ def test_a_broken_configuration_is_said_in_words(
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(DiptychError, match="must"):
         read(format, tmp_path / "out")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """Least of all the source, whose files may have the names of ours."""
+    run = save(tmp_path / "run")
+    convert_to("transformers", run, tmp_path / "out")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    for out in ("out", "run", "run/config.json"):
+        with pytest.raises(CheckpointError, match="must go to a new place"):
+            convert("transformers", tmp_path / "out", tmp_path / out)
+        with pytest.raises(CheckpointError, match="must go to a new place"):
+            convert_to("open_clip", run, tmp_path / out)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    convert("transformers", tmp_path / "out", tmp_path / "empty")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    mine = load(run)
+    with pytest.raises(CheckpointError, match="holds other things"):
+        save_pretrained(precious, mine.model, mine.tokenizer)
+    assert (precious / "thesis.txt").exists()
+    save_pretrained(run, mine.model, mine.tokenizer)  # one of ours is replaced

@@ -29,10 +29,11 @@ def formats() -> dict[str, list[ModuleType]]:
 def convert(format: str, path: str | Path, out: str | Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write a foreign checkpoint as a model folder of ours at `out`, and return `out`.
 
-    `tokenizer` stands in where the checkpoint brings none. Raises CheckpointError where `path` is not of that format,
+    `tokenizer` stands in where the checkpoint brings none. Nothing is overwritten: `out` must be new or empty.
+    Raises CheckpointError where `path` is not of that format,
     holds anything that would have to be executed, or has parts that our towers do not.
     """
-    path, out = Path(path), Path(out)
+    path, out = Path(path), _new(out)
     found = read(format, path)
     words = tokenizer or found.tokenizer
     if words is None:
@@ -50,8 +51,8 @@ def convert_to(format: str, run: str | Path, out: str | Path) -> Path:
 
     Raises CheckpointError that names what the format has no place for.
     """
-    pretrained, out = load(run), Path(out)
-    problems = []
+    out, problems = _new(out), []
+    pretrained = load(run)
     for module in _modules(format):
         try:
             module.write(pretrained, out)
@@ -87,6 +88,16 @@ def assemble(found: Foreign, tokenizer: Tokenizer) -> Pretrained:
     model = build(found.config, found.vocab_size)
     fill(model, found.state)
     return Pretrained(model, tokenizer)
+
+
+def _new(out: str | Path) -> Path:
+    """`out`, if nothing is lost by writing there: not the source, not a folder of other things."""
+    out = Path(out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise CheckpointError(
+            f"the converted model must go to a new place; {out} holds something already. Name another, or remove it."
+        )
+    return out
 
 
 def _read(module: ModuleType, path: Path) -> Foreign:

@@ -46,6 +46,12 @@ def save_pretrained(
     `extra` are JSON values that `config.json` keeps beside the configuration (samples_seen, where weights come from).
     `ema` are the moving averages of the weights, by the names of `model.state_dict()`.
     """
+    path = Path(path)
+    if path.exists() and not (path / FINGERPRINT).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise CheckpointError(
+            f"a model folder must be new, empty, or a model that diptych wrote, which is replaced; {path} holds other "
+            "things. Name another folder."
+        )
     with new_directory(path) as folder:
         return write_model(folder, model, tokenizer, extra, ema)
 
