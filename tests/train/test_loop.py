@@ -166,6 +166,19 @@ def test_sigterm_saves_says_how_to_go_on_and_does(data, tmp_path, monkeypatch, u
     assert weights(run) == weights(uninterrupted)
 
 
+def test_checkpoints_come_in_time_where_no_cadence_is_given(data, tmp_path, monkeypatch):
+    def saved(name: str, **settings: int) -> list[int]:
+        run = train(tiny_config(data, samples_seen=16 * 24, keep_checkpoints=100, **settings), tmp_path / name)
+        return [int(p.name) // 16 for p in sorted((run / "checkpoints").iterdir())]
+
+    tenths = saved("unhurried")
+    assert len(tenths) == 10
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    assert saved("late") == list(range(1, 25))
+    assert saved("given", save_every_samples=16 * 8) == [8, 16, 24]
+    assert weights(tmp_path / "late") == weights(tmp_path / "unhurried")
+
+
 def test_a_finished_run_can_be_resumed_and_changes_nothing(data, tmp_path):
     config = tiny_config(data, log_every_samples=32)
     run = train(config, tmp_path / "run")

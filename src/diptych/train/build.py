@@ -1,6 +1,7 @@
 """Everything that a run is made of, put together from its config: what the loop then turns over and over."""
 
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ class Run:
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
     interval: Interval = field(default_factory=Interval)
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def samples_seen(self) -> int:
@@ -87,8 +89,8 @@ def build(
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     if t.compile:
         # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
-        how = {"fallback_random": True}
-        objective.encode = torch.compile(objective.encode, options=how)  # type: ignore[method-assign]
+        encode = torch.compile(objective.encode, options={"fallback_random": True})
+        objective.encode = encode  # type: ignore[method-assign]
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
     statistics = RunningStatistics(objective)
     run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)

@@ -18,6 +18,7 @@ class TrainConfig(Config):
     global_batch        pairs a step, over all processes
     micro_batch         pairs in memory at once on each process (0: all); the gradient stays that of the global batch
     lr, warmup_samples  None: chosen from model, batch and budget, and said
+    save_every_samples  0: a tenth of the budget, and half an hour at most
     schedule            "cosine" to 0, or "constant" with a linear fall over the last `cooldown_samples`
     grad_clip           largest norm of the whole gradient; 0: never clipped
     precision           "bfloat16" runs the model under autocast; weights, losses and the optimizer stay float32

@@ -37,6 +37,10 @@ from diptych.train.optimizer import clip_gradients, gradient_norm, nonfinite_nam
 from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
 from diptych.train.schedule import resolution_at
 
+SAVE_EVERY_S = 1800.0
+"""At most so much work is lost to a crash where the cadence of checkpoints was left open: a tenth of a run can be days.
+When they are written changes nothing in the run."""
+
 
 def train(
     config: RunConfig,
@@ -70,7 +74,10 @@ def train(
             run.statistics.note()
             gradient = run.accumulate(batch)
             norm = gradient_norm(run.objective)
-            values, truncated, stopping = _agree(gradient, norm, batch.truncated, stop.signal > 0, run.device)
+            late = not config.train.save_every_samples and time.monotonic() - run.saved_at > SAVE_EVERY_S
+            values, truncated, stopping, late = _agree(
+                gradient, norm, batch.truncated, stop.signal > 0, late, run.device
+            )
             _apply(run, values, norm)
             run.step += 1
             run.interval.add(run.schedule.global_batch, truncated, waited, values)
@@ -83,7 +90,7 @@ def train(
             if run.due(config.train.eval_every_samples, 8) and run.step < run.schedule.steps:
                 for record in _evaluations(run):
                     _observe(run, doctor, log, record)
-            if stopping or run.due(config.train.save_every_samples, 10):
+            if stopping or late or run.due(config.train.save_every_samples, 10):
                 _save(run)
             run.interval.started += time.perf_counter() - paused  # the rate is that of training alone
             if stopping:
@@ -113,18 +120,18 @@ def _on_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch
 
 
 def _agree(
-    gradient: Gradient, norm: torch.Tensor, truncated: int, stop: bool, device: torch.device
-) -> tuple[dict[str, float], int, bool]:
-    """What all ranks must know alike, in one collective: mean losses, texts truncated, and whether anyone must stop."""
+    gradient: Gradient, norm: torch.Tensor, truncated: int, stop: bool, late: bool, device: torch.device
+) -> tuple[dict[str, float], int, bool, bool]:
+    """What all ranks must know alike, in one collective: mean losses, texts truncated, whether to stop and to save."""
     losses = gradient.losses
     names = ["loss", *losses.parts]
     mine = [losses.total, *losses.parts.values()]
-    counts = torch.tensor([float(truncated), float(stop)], dtype=torch.float64, device=device)
+    counts = torch.tensor([float(truncated), float(stop), float(late)], dtype=torch.float64, device=device)
     numbers = torch.cat([torch.stack(mine).double(), counts])
-    *means, cut, stopping = all_sum(numbers).tolist()
+    *means, cut, stopping, saving = all_sum(numbers).tolist()
     values = {name: value / world_size() for name, value in zip(names, means, strict=True)}
     # the gradient is the same everywhere by now, and so is its norm
-    return {**values, "grad_norm": float(norm)}, int(cut), stopping > 0
+    return {**values, "grad_norm": float(norm)}, int(cut), stopping > 0, saving > 0
 
 
 def _apply(run: Run, values: dict[str, float], norm: torch.Tensor) -> None:
@@ -223,6 +230,7 @@ def _save(run: Run) -> None:
     }
     keep = run.config.train.keep_checkpoints
     save_checkpoint(run.folder, run.objective, run.optimizer, run.ema, run.tokenizer, state, keep)
+    run.saved_at = time.monotonic()
 
 
 def _finish(run: Run) -> list[dict[str, Any]]:
