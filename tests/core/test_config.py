@@ -108,3 +108,21 @@ def test_configs_are_frozen_and_equal_by_value():
     assert Whole() == Whole()
     with pytest.raises(module.pydantic.ValidationError):
         Whole().rate = 3.0
+
+
+class Several(Config):
+    parts: tuple[Family, ...] = ()
+
+
+def test_a_list_of_a_family_is_given_by_kind_or_name_and_its_fields_by_number(monkeypatch):
+    made = override(Several(), ['parts=[{"kind": "tests.core.test_config.One", "width": 3}, "test_config"]'])
+    assert made.parts == (One(width=3), One())
+    assert override(made, ["parts.1.width=5"]).parts == (One(width=3), One(width=5))
+    for wrong, words in (
+        ("parts.2.width=5", "one of the 2 of parts, counted from 0; got 2"),
+        ('parts=["test_confg"]', "Did you mean 'test_config'"),
+        ("parts.1.width=0", "greater than or equal to 1"),
+        ("parts.1.widht=3", "Did you mean 'width'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            override(made, [wrong])

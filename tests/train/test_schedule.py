@@ -71,3 +71,8 @@ def test_resolution_is_a_function_of_the_samples_seen():
 def test_wrong_resolution_schedules_are_refused(bad):
     with pytest.raises(ConfigError, match=r"train\.progressive must"):
         resolution_at(100, 10, 64, bad)
+
+
+def test_images_must_have_pixels():
+    with pytest.raises(ConfigError, match="at least one pixel"):
+        resolution_at(10, 16, 32, ((0.0, 0), (0.5, 32)))

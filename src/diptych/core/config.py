@@ -114,7 +114,9 @@ def override(config: Config, assignments: list[str]) -> Config:
     What fields demand of each other is checked once all are set, so that a width and its heads can change together.
 
     A value is read as JSON where that parses and as plain text where it does not. A field that holds a family of
-    configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default.
+    configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default; one
+    that holds several takes a list of such names (``evals=["retrieval","zero_shot"]``), whose fields have numbers:
+    ``evals.1.classes=classes.txt``.
     """
     for text in assignments:
         path, eq, raw = text.partition("=")
@@ -147,6 +149,12 @@ def _set(config: Config, path: list[str], raw: str, whole: str) -> Config:
         hint = f"Did you mean {close[0]!r}?" if close else f"It has: {', '.join(known)}."
         raise ConfigError(f"{whole} must name a field of {type(config).__name__}; got {name!r}. {hint}")
     current = getattr(config, name)
+    if len(rest) > 1 and isinstance(current, tuple) and rest[0].isdigit():
+        place = int(rest[0])
+        if place >= len(current) or not isinstance(current[place], Config):
+            raise ConfigError(f"{whole} must name one of the {len(current)} of {name}, counted from 0; got {place}.")
+        item = _set(current[place], rest[1:], raw, whole)
+        return config.model_copy(update={name: (*current[:place], item, *current[place + 1 :])})
     if rest:
         if not isinstance(current, Config):
             raise ConfigError(
@@ -173,6 +181,9 @@ def _parse(field: FieldInfo, current: Any, raw: str, whole: str) -> Any:
         value = json.loads(raw)
     except json.JSONDecodeError:
         value = raw
+    members = [t for t in typing.get_args(annotation) if isinstance(t, type) and issubclass(t, Config)]
+    if typing.get_origin(annotation) is tuple and members and isinstance(value, list):
+        value = tuple(_by_name(members[0], None, v, whole) if isinstance(v, str) else from_dict(v) for v in value)
     adapter: TypeAdapter[Any] = TypeAdapter(typing.Annotated[annotation, field])  # type: ignore[arg-type]
     try:
         return adapter.validate_python(value)

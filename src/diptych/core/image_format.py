@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field, field_validator
+
 from diptych.core.config import Config
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -15,9 +17,16 @@ class ImageFormat(Config):
     ratio (SigLIP); "pad" scales the long side and pads with `fill`. Resampling is always antialiased.
     """
 
-    resolution: int = 224
+    resolution: int = Field(default=224, gt=0)
     resize: Literal["crop", "squash", "pad"] = "crop"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     fill: tuple[int, int, int] = (255, 255, 255)
+
+    @field_validator("std")
+    @classmethod
+    def _std(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError(f"ImageFormat.std must be above 0, for pixels are divided by it; got {std}.")
+        return std

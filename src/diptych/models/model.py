@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from torch import Tensor, nn
 
 from diptych.core.config import Config
@@ -15,7 +16,7 @@ class ModelConfig(Config):
 
     abstract: ClassVar[bool] = True
     image_format: ImageFormat = ImageFormat()
-    context_length: int = 77
+    context_length: int = Field(default=77, gt=0)
 
     def build(self, vocab_size: int) -> "Model":
         """The model with fresh weights, drawn from torch's global random state."""

@@ -77,6 +77,7 @@ def build(
             f"Try {math.ceil(config.train.global_batch / world_size()) * world_size()}."
         )
     dataset = open_data(config)
+    dataset.split(config.data.split)  # is it there?
     found = run_folder.find_start(folder, config, resume, dataset.fingerprint)
     # a checkpoint holds its tokenizer and what has become of the init, which may be gone
     tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(config, dataset)

@@ -33,7 +33,7 @@ class TrainConfig(Config):
     samples_seen: int = Field(default=1_000_000, gt=0)
     global_batch: int = Field(default=256, gt=0)
     micro_batch: int = Field(default=0, ge=0)
-    lr: float | None = Field(default=None, gt=0)
+    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     warmup_samples: int | None = Field(default=None, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     cooldown_samples: int = Field(default=0, ge=0)

@@ -77,6 +77,8 @@ def resolution_at(
         raise ConfigError(
             f"train.progressive must rise from 0 to below 1 in its shares; got {shares}. Example: [[0, 48], [0.7, 64]]"
         )
+    if min(side for _, side in progressive) < 1:
+        raise ConfigError(f"train.progressive must have sides of at least one pixel; got {list(progressive)}.")
     if progressive[-1][1] != resolution:
         raise ConfigError(
             f"train.progressive must end at the model's resolution of {resolution}; got {progressive[-1][1]}. "
