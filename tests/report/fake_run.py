@@ -61,9 +61,9 @@ def write(folder: Path) -> Path:
             }
         )
         if i % 20 == 19:
-            lines.append(
-                {"samples_seen": 1000 * (i + 1), "val_loss": 4 * math.exp(-share), "val/t2i_recall_at_1": 0.4 * share}
-            )
+            lines.append({"kind": "val", "samples_seen": 1000 * (i + 1), "val_loss": 4 * math.exp(-share)})
+            where = {"kind": "eval", "samples_seen": 1000 * (i + 1), "task": "retrieval", "split": "val"}
+            lines.append({**where, "t2i_recall_at_1": 0.4 * share})
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"torn')
     finding = {
         "code": "starved",

@@ -24,6 +24,7 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path):
         "Similarity of 32 pairs",
         "torch",
         "rank 2",
+        "retrieval, val",
         "does better than</b> the single prompt: +3.1 points",
         "cannot be told apart from</b> the bare name",
         "Does it mean what it says?",

@@ -81,9 +81,7 @@ def _curves(metrics: list[Json]) -> str:
     chance = trained[-1].get("chance_loss")
     references = [("chance", chance)] if isinstance(chance, (int, float)) else []
     charts = [line_chart([line("loss", "train"), line("val_loss", "validation")], "loss", references=references)]
-    evals = sorted({k for m in metrics for k in m if ("/" in k and "recall" in k) or k.startswith("eval/")})
-    if evals:
-        charts.append(line_chart([line(k, k.split("/")[-1]) for k in evals[:6]], "held-out metrics"))
+    charts += _held_out(metrics)
     wanted: list[tuple[list[Series], str, bool]] = [
         ([line("lr", "learning rate")], "learning rate", False),
         ([line("grad_norm", "gradient norm")], "gradient norm", True),
@@ -98,6 +96,22 @@ def _curves(metrics: list[Json]) -> str:
         if logged:
             charts.append(line_chart(logged, label, log_y=log))
     return columns(*charts)
+
+
+def _held_out(metrics: list[Json]) -> list[str]:
+    """One chart an eval and split: the shares that were measured while the model trained."""
+    found: dict[str, list[Json]] = {}
+    for record in metrics:
+        if record.get("kind") == "eval":
+            found.setdefault(f"{_words(record.get('task', ''))}, {record.get('split', '')}", []).append(record)
+    charts = []
+    for name, records in found.items():
+        keys = [k for k in records[-1] if is_share(k)][:6]
+        seen = [r["samples_seen"] for r in records]
+        lines = [Series(_words(k), seen, [r.get(k, float("nan")) for r in records]) for k in keys]
+        if len(records) > 1 and lines:
+            charts.append(line_chart(lines, name))
+    return charts
 
 
 def _result(result: Json) -> str:
