@@ -21,7 +21,6 @@ def tiny() -> RunConfig:
     """
     return RunConfig(
         data=LoaderConfig(
-            captions="first",
             augment=AugmentConfig(
                 crop_scale=None,
                 rotate=5,
@@ -42,7 +41,7 @@ def tiny() -> RunConfig:
         model=sizes.tiny(),
         objective=ContrastiveConfig(label_smoothing=0.3),
         train=TrainConfig(
-            samples_seen=300_000,
+            samples_seen=360_000,
             global_batch=256,
             lr=3e-3,
             weight_decay=1.0,
