@@ -17,7 +17,8 @@ def tiny() -> RunConfig:
     """A small residual conv tower at 32 pixels and a one-layer text tower: minutes on two CPU cores.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain clip:tiny data=emoji
-    Expect:  LOG.md has the experiments that chose it, and what it reaches on pictures by an artist whom it never saw.
+    Cost:    about five minutes of two cores
+    Expect:  text-to-image R@1 of 54.5 % [52.3, 56.9] on the test artist (chance 0.05 %); LOG.md has the experiments
     """
     return RunConfig(
         data=LoaderConfig(
