@@ -15,11 +15,14 @@ class Batch:
     images         uint8 pixels, RGB; normalised on the device by the model, so that a quarter of the bytes travel
     image_record   which of the b records each of the i images belongs to; arange(b) for pairs
     tokens         token ids, right-padded with the tokenizer's pad id; columns beyond the longest row are cut
-    lengths        number of real tokens of each row, specials counted; never to be inferred from the ids
+    lengths        number of real tokens of each row, specials counted; never to be inferred from the ids. They stay on
+                   the host, where shapes are decided: no device is waited for
     loss_mask      which tokens bear loss; None: all that are not padding
     image_ids      64-bit hash of each image's content; equal content, equal id (duplicate-aware objectives)
     text_ids       64-bit hash of each caption drawn
     sample_ids     n of each sample, its place in the run's order (seed, n): what resume counts
+    cached         vectors of towers that were computed once (`train.freeze`), by modality ("image", "text"), a row a
+                   record; the images or tokens they stand for are then absent
     truncated      how many of the texts lost their end to the context length
     meta           free values that never meet the model (keys, labels, ...)
     """
@@ -33,20 +36,22 @@ class Batch:
     text_ids: Int64[Tensor, " b"] | None = None
     sample_ids: Int64[Tensor, " b"] | None = None
     weights: Float[Tensor, " b"] | None = None
+    cached: dict[str, Float[Tensor, "b _"]] | None = None
     truncated: int = 0
     meta: dict[str, Any] | None = None
 
     @property
     def size(self) -> int:
         """Number of records."""
-        for t in (self.sample_ids, self.tokens, self.images):
+        for t in (self.sample_ids, self.tokens, self.images, *(self.cached or {}).values()):
             if t is not None:
                 return t.shape[0]
         return 0
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device` (asynchronously from pinned memory)."""
-        return self._map(lambda t: t.to(device, non_blocking=True))
+        """The same batch with its tensors on `device` (asynchronously from pinned memory), `lengths` excepted."""
+        moved = self._map(lambda t: t.to(device, non_blocking=True))
+        return replace(moved, lengths=self.lengths)
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (torch's DataLoader calls this by name)."""
@@ -62,4 +67,6 @@ class Batch:
         return part
 
     def _map(self, f: Any) -> "Batch":
-        return replace(self, **{x.name: f(v) for x in fields(self) if isinstance(v := getattr(self, x.name), Tensor)})
+        mapped = {x.name: f(v) for x in fields(self) if isinstance(v := getattr(self, x.name), Tensor)}
+        cached = None if self.cached is None else {k: f(v) for k, v in self.cached.items()}
+        return replace(self, **mapped, cached=cached)

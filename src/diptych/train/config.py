@@ -16,7 +16,13 @@ class TrainConfig(Config):
 
     samples_seen        the budget; rounded up to whole batches
     global_batch        pairs a step, over all processes
-    micro_batch         pairs in memory at once on each process (0: all); the gradient stays that of the global batch
+    micro_batch         pairs in memory at once on each process (0: all; -1: found by a probe of the memory); the gradient
+                        stays that of the global batch
+    checkpoint_activations  keep only each block's input and compute the rest again in the backward pass
+    freeze              what does not train: "image", "text", or patterns of parameter names ("image_tower.blocks.?.*")
+    frozen              "cached": a wholly frozen tower is computed once and read from a table; "live": at every step
+    cached_crops        augmented views of each image in that table, of which one is drawn; 0: one, not augmented
+    sharding            "ddp": every process holds all weights; "fsdp": each holds a part (FSDP2)
     lr, warmup_samples  None: chosen from model, batch and budget, and said
     save_every_samples  0: a tenth of the budget, and half an hour at most
     schedule            "cosine" to 0, or "constant" with a linear fall over the last `cooldown_samples`
@@ -32,7 +38,12 @@ class TrainConfig(Config):
 
     samples_seen: int = Field(default=1_000_000, gt=0)
     global_batch: int = Field(default=256, gt=0)
-    micro_batch: int = Field(default=0, ge=0)
+    micro_batch: int = Field(default=0, ge=-1)
+    checkpoint_activations: bool = False
+    freeze: tuple[str, ...] = ()
+    frozen: Literal["cached", "live"] = "cached"
+    cached_crops: int = Field(default=0, ge=0)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     warmup_samples: int | None = Field(default=None, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
