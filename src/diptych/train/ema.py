@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from diptych.models.model import Model
+from diptych.train.sharding import local
 
 
 class Ema:
     """shadow <- shadow + (1 - d)(weights - shadow) after every step, with d = min(decay, (1 + n) / (10 + n)).
 
     The ramp over the n updates so far lets the average forget the random start of a short run. Buffers that are no
-    floats (counts of batches) are copied. `state` is by the names of `model.state_dict()`.
+    floats (counts of batches) are copied. `state` is by the names of `model.state_dict()`, and sharded where that is.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -28,7 +29,7 @@ class Ema:
         self.updates += 1
         now = model.state_dict()
         names = [n for n, t in self.state.items() if t.is_floating_point()]
-        torch._foreach_lerp_([self.state[n] for n in names], [now[n] for n in names], rate)
+        torch._foreach_lerp_([local(self.state[n]) for n in names], [local(now[n]) for n in names], rate)
         for n, t in self.state.items():
             if not t.is_floating_point():
                 t.copy_(now[n])

@@ -5,8 +5,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from diptych.core.distributed import all_sum
 from diptych.core.errors import TrainingError
 from diptych.objectives.objective import Objective
+from diptych.train.sharding import is_sharded, local, total_norm
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm, _InstanceNorm)
 
@@ -43,12 +45,12 @@ def decayed_names(objective: Objective) -> tuple[list[str], list[str]]:
 def build_optimizer(
     objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, in two groups (`decayed_names`)."""
+    """AdamW over the trainable parameters, in two groups (`decayed_names`); three where weights are sharded."""
     known = dict(objective.named_parameters())
     groups = [
-        {"params": [known[n] for n in names], "weight_decay": decay}
+        {"params": part, "weight_decay": decay}
         for names, decay in zip(decayed_names(objective), (weight_decay, 0.0), strict=True)
-        if names
+        for part in _alike([known[n] for n in names])
     ]
     if not groups:
         raise TrainingError("a run must have something to train; every parameter is frozen. Unfreeze a tower.")
@@ -69,21 +71,28 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def gradient_norm(objective: Objective) -> Tensor:
     """The norm of all gradients together, in float32 and on the device."""
-    return torch.nn.utils.get_total_norm([p.grad for p in objective.parameters() if p.grad is not None])
+    return total_norm([p.grad for p in objective.parameters() if p.grad is not None])
 
 
 def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
     """Scale all gradients, whose norm is `norm`, down to `max_norm` if it is above (0: never)."""
     if max_norm > 0:
-        torch.nn.utils.clip_grads_with_norm_([p for p in objective.parameters() if p.grad is not None], max_norm, norm)
+        share = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # on the device: no one waits to know whether it is 1
+        torch._foreach_mul_([local(p.grad) for p in objective.parameters() if p.grad is not None], share)
 
 
 def nonfinite_names(objective: Objective, most: int = 3) -> list[str]:
     """Names of parameters whose gradient holds a NaN or an infinity (a few of them)."""
-    found = []
-    for name, p in objective.named_parameters():
-        if p.grad is not None and not torch.isfinite(p.grad).all():
-            found.append(name.removeprefix("model."))
-            if len(found) == most:
-                break
-    return found
+    grads = {n.removeprefix("model."): p.grad for n, p in objective.named_parameters() if p.grad is not None}
+    if not grads:
+        return []
+    bad = torch.stack([(~torch.isfinite(local(g))).any() for g in grads.values()]).float()
+    if is_sharded(objective):
+        bad = all_sum(bad)  # a process sees only its part
+    return [n for n, b in zip(grads, bad.tolist(), strict=True) if b][:most]
+
+
+def _alike(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Sharded parameters and whole ones apart: one fused step takes only one kind."""
+    kinds = [[p for p in parameters if hasattr(p, "to_local") == sharded] for sharded in (True, False)]
+    return [kind for kind in kinds if kind]

@@ -1,0 +1,171 @@
+"""One step over several processes: each holds all weights (DDP), or a part of them (FSDP2). The same function.
+
+DDP (Li et al., 2020, arXiv:2006.15704) holds weights, gradients and moments on every process. FSDP2 (Zhao et al., 2023,
+arXiv:2304.11277; torch's `fully_shard`) splits each along its first dimension, gathers a block's weights around its
+forward and backward, and reduces its gradient to the part that each process owns. Both average gradients over
+processes in float32, so they differ only in the order of sums.
+
+What FSDP2 cannot do by itself, done here:
+
+- weights are gathered around `forward` only, so every other method that runs layers is registered (`METHODS`);
+- a tensor without dimensions (temperature, bias, gate) has no rows to split: it stays whole on every process, and
+  `average_whole` averages its gradient;
+- weights in another memory format are made contiguous, which is the same function: convolutions follow their input.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diptych.checkpoints.native import build
+from diptych.core.distributed import all_sum, is_main, world_size
+from diptych.models.convnet import Stage
+from diptych.models.model import Model
+from diptych.models.modified_resnet import Bottleneck
+from diptych.models.tower import ImageTower, TextTower
+from diptych.nn.block import TransformerBlock
+from diptych.objectives.objective import Objective
+
+Sharding = Literal["ddp", "fsdp"]
+
+UNITS: tuple[type[nn.Module], ...] = (TransformerBlock, Stage, Bottleneck, ImageTower, TextTower, Model, Objective)
+"""Modules whose own weights are gathered together, and freed again when their turn is over."""
+
+METHODS = (
+    "encode",
+    "loss",
+    "health",
+    "encode_image",
+    "encode_text",
+    "embed_image",
+    "embed_text",
+    "score",
+    "tokens",
+)
+"""Methods besides `forward` through which units are entered. One that is missing here finds a part of a weight where it
+needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
+
+
+def wrap(passage: nn.Module, objective: Objective, sharding: Sharding) -> nn.Module:
+    """The module that a step must call instead of `passage`, which calls `objective`; itself in a single process.
+
+    "fsdp" replaces the parameters of `objective` by sharded ones, so it comes before the optimizer and any average.
+    """
+    if world_size() == 1:
+        return passage
+    if sharding == "ddp":
+        return DistributedDataParallel(passage)
+    shard(objective)
+    return passage
+
+
+def shard(objective: Objective) -> None:
+    """Split the weights of `objective` over all processes, in place. Every process must hold the same ones."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    for p in objective.parameters():
+        p.data = p.data.contiguous()
+    whole = {p for p in objective.parameters() if p.ndim == 0}
+    mesh = init_device_mesh(next(objective.parameters()).device.type, (world_size(),))
+    for module in reversed([m for m in objective.modules() if isinstance(m, UNITS)]):  # what is inside comes first
+        # freed after each forward, the outermost too: outside of a pass every parameter is this process's part
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+        for name in METHODS:
+            if callable(getattr(module, name, None)):
+                register_fsdp_forward_method(module, name)
+    _settle_root(objective)
+
+
+def silent(passage: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Around the passes of one piece of a batch: DDP sums gradients over processes in the last piece only.
+
+    FSDP sums in every piece: otherwise each process would hold a whole gradient until the last one.
+    """
+    if isinstance(passage, DistributedDataParallel) and not last:
+        return passage.no_sync()
+    return nullcontext()
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether a process holds only a part of some weight of `module`."""
+    return any(hasattr(p, "to_local") for p in module.parameters())
+
+
+def average_whole(objective: Objective) -> None:
+    """After the last backward of a step: average the gradients that FSDP leaves alone. Nothing to do under DDP."""
+    if not is_sharded(objective):
+        return
+    grads = [p.grad for p in objective.parameters() if p.grad is not None and not hasattr(p, "to_local")]
+    if grads:
+        mean = all_sum(torch.stack(grads)) / world_size()
+        for grad, value in zip(grads, mean.unbind(), strict=True):
+            grad.copy_(value)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, as a view; any other tensor as it is."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, on every process (a collective); any other tensor as it is."""
+    full = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor`, which every process holds whole, split as `like` is; itself where `like` is not split."""
+    if not hasattr(like, "to_local"):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    device = like.to_local().device
+    return distribute_tensor(tensor.to(device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def total_norm(grads: Iterable[Tensor]) -> Tensor:
+    """The norm of all gradients together, over all parts, in float32 and on the device."""
+    grads = list(grads)
+    sharded = [local(g) for g in grads if hasattr(g, "to_local")]
+    entire = [g for g in grads if not hasattr(g, "to_local")]
+    if not sharded:
+        return torch.nn.utils.get_total_norm(entire)
+    square = all_sum(torch.nn.utils.get_total_norm(sharded).square())
+    return (square + torch.nn.utils.get_total_norm(entire).square() if entire else square).sqrt()
+
+
+@contextmanager
+def gathered(model: Model) -> Iterator[Model]:
+    """While open, a model that the main process can run and save alone; a collective, entered by all.
+
+    That is `model` itself, or, where it is sharded, a whole copy of it, which only the main process gets: the others
+    get `model` back. The copy needs as much memory on the main process as all weights.
+    """
+    if not is_sharded(model):
+        yield model
+        return
+    copy = build(model.config, model.vocab_size).to(model.pixel_mean.device) if is_main() else None
+    state = {} if copy is None else copy.state_dict()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():  # one at a time, in the same order on all
+            full = whole(tensor)
+            if copy is not None:
+                state[name].copy_(full)
+    yield model if copy is None else copy
+
+
+def _settle_root(objective: Objective) -> None:
+    """Make `objective` the outermost unit for good: a tower that is called before it would take itself for that."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    objective.enter = lambda: None  # type: ignore[assignment]
+    register_fsdp_forward_method(objective, "enter")
+    objective.enter()  # type: ignore[operator]
+    del objective.enter
