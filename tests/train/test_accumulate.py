@@ -52,14 +52,14 @@ def small_vit() -> TwoTowerConfig:
 
 
 @pytest.mark.parametrize("config", [ContrastiveConfig(label_smoothing=0.1), SigmoidConfig()], ids=lambda c: c.kind())
-@pytest.mark.parametrize("micro_batch", [1, 3, 5])
-def test_cached_pieces_have_the_gradient_of_the_whole_batch(config, micro_batch):
+@pytest.mark.parametrize(("micro_batch", "kept"), [(1, 1), (3, 0), (3, 2), (3, 9), (5, 1)])
+def test_cached_pieces_have_the_gradient_of_the_whole_batch(config, micro_batch, kept):
     objective = config.build(TinyConfig(bias=isinstance(config, SigmoidConfig)).build(20))
     batch = tiny_batch(10, **IDS)
     whole = Accumulator(objective)(batch)
     expected = grads(objective)
     objective.zero_grad()
-    pieces = Accumulator(objective, micro_batch)(batch)
+    pieces = Accumulator(objective, micro_batch, kept=kept)(batch)
     assert pieces.losses.total.item() == pytest.approx(whole.losses.total.item(), rel=1e-6)
     assert "model.log_logit_scale" in expected
     assert_same_gradient(grads(objective), expected)
@@ -68,7 +68,34 @@ def test_cached_pieces_have_the_gradient_of_the_whole_batch(config, micro_batch)
     assert plain.total.item() == pytest.approx(whole.losses.total.item(), rel=1e-6)
 
 
-def test_dropout_and_patch_dropout_are_drawn_again_alike():
+class Counted:
+    """Stands before an objective's `encode` and counts its passes."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.real, self.with_graph, self.without = objective.encode, 0, 0
+
+    def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
+        self.with_graph += torch.is_grad_enabled()
+        self.without += not torch.is_grad_enabled()
+        return self.real(batch)
+
+
+def test_pieces_whose_graph_is_kept_are_encoded_once_and_the_loss_is_taken_once(monkeypatch):
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    losses = iter(range(1, 100))
+    real = objective.loss
+    monkeypatch.setattr(objective, "loss", lambda *a: (next(losses), real(*a))[1])
+    for kept, without in ((0, 4), (1, 3), (3, 1), (9, 1)):
+        counted = Counted(objective)
+        monkeypatch.setattr(objective, "encode", counted)
+        Accumulator(objective, 3, kept=kept)(tiny_batch(10))
+        assert (counted.with_graph, counted.without) == (4, without)
+        monkeypatch.setattr(objective, "encode", counted.real)
+    assert next(losses) == 5
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_dropout_and_patch_dropout_are_drawn_again_alike(kept):
     torch.manual_seed(1)
     objective = ContrastiveConfig().build(small_vit().build(20)).train()
     batch = tiny_batch(10, **IDS)
@@ -79,13 +106,13 @@ def test_dropout_and_patch_dropout_are_drawn_again_alike():
     after = torch.get_rng_state()
     objective.zero_grad()
     torch.manual_seed(5)
-    found = Accumulator(objective, 4)(batch)
+    found = Accumulator(objective, 4, kept=kept)(batch)
     assert torch.equal(torch.get_rng_state(), after)
     assert found.losses.total.item() == pytest.approx(expected_loss.total.item(), rel=1e-6)
     assert_same_gradient(grads(objective), expected)
     objective.zero_grad()  # and the draws do matter: other ones give another gradient
     torch.manual_seed(6)
-    Accumulator(objective, 4)(batch)
+    Accumulator(objective, 4, kept=kept)(batch)
     assert not torch.allclose(grads(objective)["model.log_logit_scale"], expected["model.log_logit_scale"], rtol=1e-3)
 
 
@@ -118,13 +145,14 @@ def test_uncoupled_pieces_are_weighted_by_their_terms():
         assert_same_gradient(grads(objective), expected)
 
 
-def test_batch_norm_notes_each_piece_once_and_says_so():
+@pytest.mark.parametrize("kept", [0, 1])
+def test_batch_norm_notes_each_piece_once_in_order_and_says_so(kept):
     model = TinyConfig(batch_norm=True).build(20)
     objective = ContrastiveConfig().build(model).train()
     twin = copy.deepcopy(objective)
     batch = tiny_batch(10)
     in_pieces(twin, batch, 5)
-    Accumulator(objective, 5)(batch)
+    Accumulator(objective, 5, kept=kept)(batch)
     (norm,), (expected,) = batch_norms(objective), batch_norms(twin)
     assert norm.num_batches_tracked == expected.num_batches_tracked == 2
     torch.testing.assert_close(norm.running_mean, expected.running_mean)
@@ -155,6 +183,23 @@ def test_losses_without_gradient_are_those_of_the_batch():
         total = Accumulator(objective, 3).loss_only(batch).total
         assert not total.requires_grad
         assert total.item() == pytest.approx(objective(batch).total.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_frozen_tower_or_both_leave_the_others_gradient_as_it_was(kept):
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    batch = tiny_batch(10)
+    objective.model.image_tower.requires_grad_(False)
+    for also in (None, objective.model.token_embed, objective.model.text_projection):
+        if also is not None:
+            also.requires_grad_(False)
+        objective.zero_grad()
+        Accumulator(objective)(batch)
+        expected = grads(objective)
+        objective.zero_grad()
+        Accumulator(objective, 3, kept=kept)(batch)
+        assert_same_gradient(grads(objective), expected)
+    assert expected.keys() == {"model.log_logit_scale"}
 
 
 def test_frozen_parameters_and_negative_pieces():

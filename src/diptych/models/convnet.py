@@ -1,6 +1,6 @@
 """A small residual convolutional tower, for small images and few cores."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,8 @@ class ConvNorm(nn.Module):
 class Basic(nn.Module):
     """x + two 3x3 convolutions, activated after the sum; at first the identity (its last norm is zero)."""
 
+    recomputable: ClassVar[bool] = True
+
     def __init__(self, width: int, config: ConvNetConfig) -> None:
         super().__init__()
         self.activation = config.activation
@@ -113,6 +115,8 @@ class Basic(nn.Module):
 
 class Inverted(nn.Module):
     """x + pointwise(activation(pointwise(depthwise x))); at first the identity (its last norm is zero)."""
+
+    recomputable: ClassVar[bool] = True
 
     def __init__(self, width: int, config: ConvNetConfig) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """CLIP's ResNet (Radford et al., 2021, section 2.4): three-convolution stem, antialiased strides, attention pooling."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -31,6 +33,8 @@ class ModifiedResNetConfig(ImageTowerConfig):
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with a residual; a stride is an average pool before the last convolution and in the shortcut."""
+
+    recomputable: ClassVar[bool] = True
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()

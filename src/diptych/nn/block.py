@@ -1,7 +1,7 @@
 """The one transformer block of the house, and the two ways in which CLIP draws its first weights."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -72,6 +72,9 @@ def drop_path(x: Float[Tensor, "b s d"], rate: float, training: bool) -> Float[T
 
 class TransformerBlock(nn.Module):
     """Attention and MLP around a residual stream. `rate` is this block's own drop-path chance."""
+
+    recomputable: ClassVar[bool] = True
+    """See nn/checkpointing.py."""
 
     def __init__(self, config: BlockConfig, rate: float = 0.0) -> None:
         super().__init__()

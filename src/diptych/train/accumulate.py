@@ -3,11 +3,15 @@
 An uncoupled objective's pieces are summed with their counts. A coupled one (contrastive) needs every embedding before
 any pair has a loss, so its embeddings are cached (Gao et al. 2021, arXiv:2101.06983, GradCache):
 
-1. encode each piece without gradient, noting the random state that it started from;
+1. encode each piece without gradient, noting the random state that it started from; but the first `kept` pieces with
+   it, for these graphs there is room, and they need no second pass;
 2. the loss of all cached embeddings, once: it gives the gradient of each embedding, and of what the loss itself owns
    (the logit scale, exactly once);
-3. encode each piece again from its noted random state, so that dropout draws the same, and send the embeddings'
-   gradient through it.
+3. send the embeddings' gradient through the kept graphs; encode each other piece again from its noted random state, so
+   that dropout draws the same, and send it through those.
+
+So k pieces are 2k - kept passes. The kept ones come first, so that batch norms note all pieces in their order, random
+numbers end where they would have, and the one piece that synchronises ranks is never a kept one.
 
 Under DDP everything with a gradient goes through the one forward that DDP knows (`_Passage`), and only the last piece
 synchronises. What the loss owns has its gradient by then and takes part in the last piece with a zero.
@@ -38,13 +42,20 @@ class Gradient:
 
 
 class Accumulator:
-    """Puts the gradient of a batch into `.grad` of the objective's parameters, equal on all ranks."""
+    """Puts the gradient of a batch into `.grad` of the objective's parameters, equal on all ranks.
 
-    def __init__(self, objective: Objective, micro_batch: int = 0, precision: str = "float32") -> None:
-        if micro_batch < 0:
-            raise ConfigError(f"train.micro_batch must be at least 0 (0: all at once); got {micro_batch}.")
+    `micro_batch`: pairs in a piece, 0: all at once. `kept`: how many pieces' graphs there is room for (one takes no
+    more memory than none).
+    """
+
+    def __init__(self, objective: Objective, micro_batch: int = 0, precision: str = "float32", kept: int = 1) -> None:
+        if micro_batch < 0 or kept < 0:
+            raise ConfigError(
+                f"train.micro_batch must be at least 0 (0: all at once), and so must kept; got {micro_batch} and "
+                f"{kept}. A run that is given -1 measures first (train/probe.py)."
+            )
         self.objective = objective
-        self.micro_batch = micro_batch
+        self.micro_batch, self.kept = micro_batch, kept
         self.precision = precision
         self.passage: nn.Module = _Passage(objective)
         if world_size() > 1:
@@ -110,35 +121,64 @@ class Accumulator:
         return Gradient(_share(losses, everyone), {}, _ids_only(batch))
 
     def _cached(self, pieces: list[Batch], batch: Batch) -> Gradient:
-        states, rows = [], []
-        with torch.no_grad(), _BatchNormAtRest(self.objective):
-            for piece in pieces:
-                states.append(_random_state(self.device))
-                with self.autocast():
-                    rows.append(self.objective.encode(piece))
+        kept = min(self.kept, len(pieces) - 1)  # the last one synchronises ranks, and is never kept
+        graphs = [self._encode_with_graph(piece) for piece in pieces[:kept]]
+        rows = [{k: v.detach() for k, v in graph.items()} for graph in graphs]
+        states = []
+        for piece in pieces[kept:]:
+            states.append(_random_state(self.device))
+            rows.append(self._encode_at_rest(piece))
         cached = {k: torch.cat([r[k] for r in rows]) for k in rows[0]}
-        leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in cached.items()}
+        del rows
+        # a frozen tower's vectors need no gradient; without a graph to tell, all are given one
+        moved = {k for k, v in (graphs[0] if graphs else cached).items() if v.requires_grad or not graphs}
+        leaves = {k: v.requires_grad_(k in moved and v.is_floating_point()) for k, v in cached.items()}
         bare = _ids_only(batch)
         before = {p for p in self.objective.parameters() if p.grad is not None}
         with self.autocast():
             losses = self.objective.loss(leaves, bare)
         losses.total.backward()
         owned = [p for p in self.objective.parameters() if p.grad is not None and p not in before]
+        gradients = {k: v.grad for k, v in leaves.items() if v.grad is not None}
         start = 0
-        for i, (piece, state) in enumerate(zip(pieces, states, strict=True)):
-            last, stop = i == len(pieces) - 1, start + piece.size
-            gradients = {k: v.grad[start:stop] for k, v in leaves.items() if v.grad is not None}
-            _set_random_state(state, self.device)
-            with self._silent(last), self.autocast():
-                surrogate = self.passage(piece, gradients=gradients, owned=owned if last else [])
-            with self._silent(last):
-                surrogate.backward()
+        for i, piece in enumerate(pieces):
+            stop = start + piece.size
+            wanted = {k: g[start:stop] for k, g in gradients.items()}
+            if i < kept:
+                self._backward_through(graphs[i], wanted)
+                graphs[i] = {}  # its memory is wanted by the next
+            else:
+                _set_random_state(states[i - kept], self.device)
+                self._encode_again(piece, wanted, owned, last=i == len(pieces) - 1)
             start = stop
         return Gradient(_detached(losses), {k: v.detach() for k, v in leaves.items()}, bare)
 
+    def _encode_with_graph(self, piece: Batch) -> dict[str, Tensor]:
+        with self._silent(last=False), self.autocast():
+            encoded: dict[str, Tensor] = self.passage(piece, encode_only=True)
+        return encoded
+
+    @torch.no_grad()
+    def _encode_at_rest(self, piece: Batch) -> dict[str, Tensor]:
+        with BatchNormAtRest(self.objective), self._silent(last=False), self.autocast():
+            encoded: dict[str, Tensor] = self.passage(piece, encode_only=True)
+        return encoded
+
+    def _backward_through(self, graph: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+        names = [k for k in wanted if graph[k].requires_grad]
+        with self._silent(last=False):
+            torch.autograd.backward([graph[k] for k in names], [wanted[k].to(graph[k].dtype) for k in names])
+
+    def _encode_again(self, piece: Batch, wanted: dict[str, Tensor], owned: list[nn.Parameter], last: bool) -> None:
+        with self._silent(last), self.autocast():
+            surrogate = self.passage(piece, gradients=wanted, owned=owned if last else [])
+        with self._silent(last):
+            if surrogate.requires_grad:
+                surrogate.backward()
+
 
 class _Passage(nn.Module):
-    """The one forward through which DDP sees an objective: its loss, or the second half of the cache."""
+    """The one forward through which DDP sees an objective: its loss, or the two halves of the cache."""
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
@@ -148,24 +188,28 @@ class _Passage(nn.Module):
         self,
         batch: Batch,
         encode_and_loss: bool = False,
+        encode_only: bool = False,
         gradients: dict[str, Tensor] | None = None,
         owned: list[nn.Parameter] | None = None,
     ) -> Any:
         if encode_and_loss:
             encoded = self.objective.encode(batch)
             return self.objective.loss(encoded, batch), encoded
+        if encode_only:
+            return self.objective.encode(batch)
         if gradients is None:
             return self.objective(batch)
         encoded = self.objective.encode(batch)
         # A number whose gradient is the gradient wanted: sum <encoded, constant>. In float32, which holds bfloat16.
-        surrogate = torch.stack([(encoded[k].float() * g.float()).sum() for k, g in gradients.items()]).sum()
+        terms = [(encoded[k].float() * g.float()).sum() for k, g in gradients.items()]
+        surrogate = torch.stack(terms).sum() if terms else torch.zeros((), device=next(iter(encoded.values())).device)
         for p in owned or ():
             surrogate = surrogate + 0 * p.sum()  # its gradient is there already; DDP must only see it take part
         return surrogate
 
 
-class _BatchNormAtRest:
-    """While it is open, batch norms use the batch's statistics but do not note them: the second pass does, once."""
+class BatchNormAtRest:
+    """While it is open, batch norms use the batch's statistics but do not note them: another pass does, once."""
 
     def __init__(self, module: nn.Module) -> None:
         self.norms = [m for m in batch_norms(module) if m.training and m.track_running_stats]
@@ -212,7 +256,7 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 def batch_norm_notice(module: nn.Module, micro_batch: int, local_batch: int) -> str | None:
     """What the user must know where batch norm meets pieces or ranks; None where nothing changes."""
-    norms, piece = batch_norms(module), min(micro_batch or local_batch, local_batch)
+    norms, piece = [m for m in batch_norms(module) if m.training], min(micro_batch or local_batch, local_batch)
     if not norms or (piece == local_batch and world_size() == 1):
         return None
     return (
