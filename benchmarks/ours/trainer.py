@@ -1,0 +1,104 @@
+"""Our side: a model with open_clip's weights, trained by the functions that `diptych.train.loop` is made of."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.material import captions, pixels
+from diptych.checkpoints.convert import assemble, read
+from diptych.core.batch import Batch
+from diptych.data.tokenize import Tokenizer
+from diptych.models.pretrained import Pretrained
+from diptych.objectives.contrastive import ContrastiveConfig
+from diptych.train.accumulate import Accumulator
+from diptych.train.environment import set_up
+from diptych.train.optimizer import build_optimizer, clip_gradients, gradient_norm, set_lr
+
+LR, DECAY, BETAS, EPS = 5e-4, 0.2, (0.9, 0.98), 1e-6
+"""open_clip's defaults for a ViT."""
+
+
+def model_of(folder: str) -> Pretrained:
+    """The model that `benchmarks.peer.trainer.Trainer.export` wrote, weights and all."""
+    found = read("open_clip", Path(folder))
+    return assemble(found, Tokenizer.clip(found.config.context_length))
+
+
+class Trainer:
+    """Objective, optimizer and accumulator around the model in `folder`, as train/build.py puts them together."""
+
+    def __init__(
+        self,
+        folder: str,
+        device: str = "cpu",
+        compile: bool = False,
+        micro_batch: int = 0,
+        precision: str = "bfloat16",
+        grad_clip: float = 1.0,
+    ) -> None:
+        set_up(0, False)
+        self.device, self.grad_clip = torch.device(device), grad_clip
+        self.pretrained = model_of(folder)
+        self.tokenizer = self.pretrained.tokenizer
+        # duplicates count as negatives in open_clip, so here too: the same loss
+        self.objective = ContrastiveConfig(duplicates="ignore").build(self.pretrained.model.to(self.device)).train()
+        self.optimizer = build_optimizer(self.objective, LR, DECAY, BETAS, EPS)
+        if compile:
+            encode = torch.compile(self.objective.encode, options={"fallback_random": True})
+            self.objective.encode = encode  # type: ignore[method-assign]
+        self.accumulate = Accumulator(self.objective, micro_batch, precision)
+        self.steps = 0
+
+    @property
+    def side(self) -> int:
+        """Pixels of the images' sides."""
+        return int(self.pretrained.model.config.image_format.resolution)
+
+    def batches(self, count: int, size: int, longer: int = 1) -> list[Batch]:
+        """`count` batches of the same pixels and captions that the peer has; pixels stay uint8."""
+        found = []
+        for i in range(count):
+            lines = captions(size * longer, i * size * longer)
+            words = [", ".join(lines[j * longer : (j + 1) * longer]) for j in range(size)]
+            tokens, lengths = self.tokenizer.batch(words)
+            images = torch.from_numpy(pixels(size, self.side, seed=i))
+            found.append(
+                Batch(
+                    images=images,
+                    image_record=torch.arange(size),
+                    tokens=tokens,
+                    lengths=lengths,
+                    sample_ids=torch.arange(size),
+                )
+            )
+        return found
+
+    def step(self, batch: Batch) -> None:
+        """Forward, loss, backward, clip, AdamW, temperature held, gradients dropped: what the loop does in a step."""
+        set_lr(self.optimizer, LR)
+        losses = self.accumulate(batch.to(self.device)).losses
+        norm = gradient_norm(self.objective)
+        if not torch.stack([losses.total, norm]).isfinite().all():  # the loop asks this in each step, too
+            raise FloatingPointError(f"step {self.steps}: the loss is {losses.total}, the gradient's norm {norm}")
+        clip_gradients(self.objective, self.grad_clip, norm)
+        self.optimizer.step()
+        self.objective.model.after_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+
+    def gradient(self, batch: Batch, precision: str = "float32") -> dict[str, Any]:
+        """Loss, gradient norm and the first embeddings of a batch, with nothing updated."""
+        found = Accumulator(self.objective, 0, precision)(batch.to(self.device))
+        norm = gradient_norm(self.objective)
+        self.optimizer.zero_grad(set_to_none=True)
+        first = {k: found.encoded[k][:4].float().cpu().tolist() for k in ("image", "text")}
+        return {"loss": float(found.losses.total), "norm": float(norm), **first}
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak of the device's memory, or the resident peak of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
