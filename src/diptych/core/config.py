@@ -184,6 +184,8 @@ def _parse(field: FieldInfo, current: Any, raw: str, whole: str) -> Any:
     members = [t for t in typing.get_args(annotation) if isinstance(t, type) and issubclass(t, Config)]
     if typing.get_origin(annotation) is tuple and members and isinstance(value, list):
         value = tuple(_by_name(members[0], None, v, whole) if isinstance(v, str) else from_dict(v) for v in value)
+    if typing.get_origin(annotation) is tuple and not members and isinstance(value, str):
+        value = (value,)  # one word needs no brackets: train.freeze=image
     adapter: TypeAdapter[Any] = TypeAdapter(typing.Annotated[annotation, field])  # type: ignore[arg-type]
     try:
         return adapter.validate_python(value)

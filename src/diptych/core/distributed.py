@@ -85,6 +85,15 @@ def broadcast_object(value: Any, source: int = 0) -> Any:
     return box[0]
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's `value`, in rank order, on every rank. Only for values that this run itself made."""
+    if not initialised():
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
 def broadcast_(tensors: list[Tensor], source: int = 0) -> None:
     """Overwrite `tensors` in place with those of rank `source`."""
     if initialised():
@@ -135,3 +144,50 @@ def gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(world_size())]
     dist.all_gather(parts, x.detach().contiguous())
     return torch.cat(parts)
+
+
+def all_max(value: Tensor) -> Tensor:
+    """The largest of `value` over ranks, element by element, without gradient."""
+    if not initialised():
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
+
+
+def sum_to_owners(x: Tensor) -> Tensor:
+    """Of the sum of `x` (one block of rows a rank) over ranks, this rank's own rows. Overwrites `x`."""
+    if not initialised():
+        return x
+    size = x.shape[0] // world_size()
+    if dist.get_backend() == "nccl":
+        mine = x.new_empty(size, *x.shape[1:])
+        dist.reduce_scatter_tensor(mine, x)
+        return mine
+    dist.all_reduce(x)  # not every gloo can scatter sums
+    return x[rank() * size : (rank() + 1) * size].clone()
+
+
+class Passing:
+    """A tensor on its way from rank to rank."""
+
+    def __init__(self, sent: Tensor, coming: Tensor, works: list[Any]) -> None:
+        self._sent = sent  # must live until it has left
+        self._coming = coming
+        self._works = works
+
+    def wait(self) -> Tensor:
+        """What the next rank has passed on, once it is here."""
+        for work in self._works:
+            work.wait()
+        return self._coming
+
+
+def pass_on(x: Tensor) -> Passing:
+    """Start sending `x` to the rank before this one, and receiving its like from the one after it. A collective."""
+    if not initialised() or world_size() == 1:
+        return Passing(x, x, [])
+    x, coming = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    before, after = (rank() - 1) % world_size(), (rank() + 1) % world_size()
+    works = dist.batch_isend_irecv([dist.P2POp(dist.isend, x, before), dist.P2POp(dist.irecv, coming, after)])
+    return Passing(x, coming, works)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
 
 from diptych.core.errors import DataError, ShardError
 from diptych.core.progress import say
@@ -80,6 +80,10 @@ class Split:
     def image_ids(self) -> Int64[np.ndarray, " n"]:
         """`image_id` of every record."""
         return np.concatenate([r.index.image_id for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+
+    def uids(self) -> UInt8[np.ndarray, "n 16"]:
+        """`uid` of every record, as bytes."""
+        return np.concatenate([r.index.uid for r in self._readers]) if self._readers else np.zeros((0, 16), np.uint8)
 
     def image_size(self, i: int) -> tuple[int, int]:
         """(width, height) in pixels of record i's image, upright, without decoding it; (0, 0) if there is none."""

@@ -1,6 +1,7 @@
 """The dual encoder: an image tower and a text tower that meet on the unit sphere, with a learned temperature."""
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -57,11 +58,23 @@ class TwoTower(Model):
 
     def encode_image(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
         """Unit vectors in fp32. Pixels are 0..255, of any size that the tower takes (progressive resizing)."""
-        return F.normalize(self.image_tower(self.normalise(images)).float(), dim=-1)
+        return self.encode_from("image", self.image_vectors(images))
 
     def encode_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """Unit vectors in fp32."""
-        return F.normalize(self.text_tower(tokens, lengths).float(), dim=-1)
+        return self.encode_from("text", self.text_vectors(tokens, lengths))
+
+    def image_vectors(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """What the image tower returns: all of `encode_image` that a frozen tower needs to compute only once."""
+        return self.image_tower(self.normalise(images))
+
+    def text_vectors(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """What the text tower returns."""
+        return self.text_tower(tokens, lengths)
+
+    def encode_from(self, kind: Literal["image", "text"], vectors: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
+        """The rest of `encode_image` or `encode_text`, from the tower's vectors: unit length, fp32."""
+        return F.normalize(vectors.float(), dim=-1)
 
     @torch.no_grad()
     def embed_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
@@ -85,7 +98,8 @@ class TwoTower(Model):
     @torch.no_grad()
     def after_step(self) -> None:
         """Hold the logit scale in [1, max_logit_scale], after the step, so that its gradient is never cut."""
-        self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
+        if self.log_logit_scale.requires_grad:
+            self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
 
     def decay_free(self) -> set[str]:
         """Position embeddings and probes of both towers; scale and bias have no dimension."""

@@ -1,13 +1,15 @@
 """What is minimised: an objective wraps the model, so that DDP, FSDP and compile see one forward."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch
 from diptych.core.config import Config
 from diptych.models.model import Model
+
+Self = TypeVar("Self", bound="Objective")
 
 
 class Losses(NamedTuple):
@@ -40,10 +42,20 @@ class Objective(nn.Module, ABC):
     """Whether a pair's loss depends on the other pairs of the batch."""
 
     model: Model
+    at_rest: tuple[str, ...]
+    """Names of modules that stay in eval mode whatever `train` says: they are frozen (`train/freeze.py`)."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        self.at_rest = ()
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Training mode, or not, for all but what rests."""
+        super().train(mode)
+        for name in self.at_rest:
+            self.get_submodule(name).eval()
+        return self
 
     @abstractmethod
     def forward(self, batch: Batch) -> Losses:

@@ -23,6 +23,7 @@ from diptych.train.accumulate import Accumulator, RunningStatistics, batch_norm_
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema
+from diptych.train.freeze import freeze, frozen_fact, frozen_state
 from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
 from diptych.train.resume import load_checkpoint
@@ -86,7 +87,7 @@ def build(
     t = config.train
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
     optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
-    ema = Ema(objective.model, t.ema_decay) if t.ema_decay else None
+    ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     if t.compile:
         # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
@@ -117,7 +118,9 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.devic
     model = model.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return config.objective.build(model).to(device).train()
+    objective = config.objective.build(model).to(device)
+    freeze(objective, config.train.freeze)
+    return objective.train()
 
 
 def start_from(model: Model, init: str) -> None:
@@ -169,6 +172,7 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
     return {
         "run": f"{run.folder}" + (f", resumed at {run.samples_seen:,} samples" if run.step else ""),
         "model": f"{type(model).__name__}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
+        **({"frozen": frozen_fact(model)} if t.freeze else {}),
         "data": f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records",
         "objective": type(run.objective).__name__.lower(),
         "budget": f"{s.steps * s.global_batch:,} samples = {s.steps:,} steps of {s.global_batch:,} = "

@@ -21,6 +21,7 @@ class TrainConfig(Config):
     checkpoint_activations  keep only each block's input and compute the rest again in the backward pass
     freeze              what does not train: "image", "text", or patterns of parameter names ("image_tower.blocks.?.*")
     frozen              "cached": a wholly frozen tower is computed once and read from a table; "live": at every step
+    cached_dtype        of that table; "float16" takes half the disk and is an approximation
     cached_crops        augmented views of each image in that table, of which one is drawn; 0: one, not augmented
     sharding            "ddp": every process holds all weights; "fsdp": each holds a part (FSDP2)
     lr, warmup_samples  None: chosen from model, batch and budget, and said
@@ -42,6 +43,7 @@ class TrainConfig(Config):
     checkpoint_activations: bool = False
     freeze: tuple[str, ...] = ()
     frozen: Literal["cached", "live"] = "cached"
+    cached_dtype: Literal["float32", "float16"] = "float32"
     cached_crops: int = Field(default=0, ge=0)
     sharding: Literal["ddp", "fsdp"] = "ddp"
     lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)

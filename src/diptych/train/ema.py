@@ -1,6 +1,6 @@
 """A moving average of the weights, which often evaluates better than the weights themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -14,11 +14,13 @@ class Ema:
     """shadow <- shadow + (1 - d)(weights - shadow) after every step, with d = min(decay, (1 + n) / (10 + n)).
 
     The ramp over the n updates so far lets the average forget the random start of a short run. Buffers that are no
-    floats (counts of batches) are copied. `state` is by the names of `model.state_dict()`, and sharded where that is.
+    floats (counts of batches) are copied. `state` is by the names of `model.state_dict()`, and sharded where that is;
+    what is `frozen` stays as it is to the bit.
     """
 
-    def __init__(self, model: Model, decay: float) -> None:
+    def __init__(self, model: Model, decay: float, frozen: Collection[str] = ()) -> None:
         self.decay = decay
+        self.frozen = frozenset(frozen)
         self.updates = 0
         self.state: dict[str, Tensor] = {n: t.detach().clone() for n, t in model.state_dict().items()}
 
@@ -28,7 +30,7 @@ class Ema:
         rate = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         now = model.state_dict()
-        names = [n for n, t in self.state.items() if t.is_floating_point()]
+        names = [n for n, t in self.state.items() if t.is_floating_point() and n not in self.frozen]
         torch._foreach_lerp_([local(self.state[n]) for n in names], [local(now[n]) for n in names], rate)
         for n, t in self.state.items():
             if not t.is_floating_point():
