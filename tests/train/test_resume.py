@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_format_is_refused(data, tmp_path):
     folder = _save(tmp_path, data, 16, _parts(steps=1))
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(state | {"format": 99}))
-    with pytest.raises(CheckpointError, match="format 1; got 99"):
+    with pytest.raises(CheckpointError, match="format 1 or 2; got 99"):
         newest_checkpoint(tmp_path)
 
 

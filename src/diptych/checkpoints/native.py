@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diptych.checkpoints.key_map import check_shapes
+from diptych.checkpoints.sharded import SHARDS, check_digests, read_shards, stored
 from diptych.core.config import from_dict, to_dict
 from diptych.core.errors import CheckpointError, ConfigError
 from diptych.core.files import new_directory, write_json
@@ -71,21 +72,23 @@ def write_model(
         averaged = _on_cpu(ema)
         check_shapes(averaged, {name: tensor.shape for name, tensor in state.items()})
         save_file(averaged, folder / EMA)
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "vocab_size": model.vocab_size,
-        "model": to_dict(model.config),
-        "extra": dict(extra or {}),
-    }
-    write_json(folder / CONFIG, config)
-    tokenizer.save(folder)
-    shared = _fingerprint_of_settings(config, folder)
+    shared = _fingerprint_of_settings(_write_settings(folder, model, tokenizer, extra), folder)
     prints = {"fingerprint": fingerprint(state, shared)}
     if ema is not None:
         prints["fingerprint_ema"] = fingerprint(averaged, shared)
     write_json(folder / FINGERPRINT, prints)
     return prints["fingerprint"]
+
+
+def write_model_around(
+    folder: Path, model: Model, tokenizer: Tokenizer, digests: Mapping[str, str], extra: Mapping[str, Any] | None = None
+) -> None:
+    """Make a model folder of one whose weights lie in `SHARDS` already, with the SHA-256 of each file there.
+
+    The shards hold "model/NAME" for each tensor, and "ema/NAME" where there is an average.
+    """
+    _write_settings(folder, model, tokenizer, extra)
+    write_json(folder / FINGERPRINT, {SHARDS: dict(digests)})
 
 
 def load(
@@ -99,11 +102,9 @@ def load(
     """
     folder = find_model(Path(path))
     settings = _settings(folder)
-    file = _weights_file(folder, weights)
-    state = _read(folder / file)
-    tokenizer = Tokenizer.load(folder)
-    found = _verify(folder, state, settings, "fingerprint_ema" if file == EMA else "fingerprint")
     config = _config(settings, folder)
+    state, found = _weights(folder, settings, weights)
+    tokenizer = Tokenizer.load(folder)
     if resolution is not None and resolution != config.image_format.resolution:
         config = config.replace(image_format=config.image_format.replace(resolution=resolution))
     model = build(config, settings["vocab_size"])
@@ -164,9 +165,9 @@ def find_model(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"a model must be a folder; got {path}, which is not there. Check the path.")
     for folder in (path, path / "model"):
-        if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
+        if _has_weights(folder) and (folder / CONFIG).is_file():
             return folder
-    steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit() and (p / WEIGHTS).is_file()]
+    steps = [p for p in (path / "checkpoints").glob("*") if p.name.isdigit() and _has_weights(p)]
     if steps:
         newest = max(steps, key=lambda p: int(p.name))
         say(f"{path} has no finished model; using its newest checkpoint, of {int(newest.name):,} samples.")
@@ -175,6 +176,46 @@ def find_model(path: Path) -> Path:
         f"a model folder must hold {WEIGHTS} and {CONFIG}; {path} does not. Name a run, its model folder, one of its "
         "checkpoints, or convert a foreign checkpoint first: diptych convert open_clip|openai|transformers PATH OUT."
     )
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file() or (folder / SHARDS).is_dir()
+
+
+def _write_settings(
+    folder: Path, model: Model, tokenizer: Tokenizer, extra: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "vocab_size": model.vocab_size,
+        "model": to_dict(model.config),
+        "extra": dict(extra or {}),
+    }
+    write_json(folder / CONFIG, config)
+    tokenizer.save(folder)
+    return config
+
+
+def _weights(folder: Path, settings: dict[str, Any], weights: Weights) -> tuple[dict[str, Tensor], str]:
+    """The tensors wanted, as they were written, and their fingerprint."""
+    if (folder / SHARDS).is_dir():
+        return _join(folder, settings, weights)
+    has_ema = (folder / EMA).is_file()
+    file = EMA if _wants_ema(folder, has_ema, weights) else WEIGHTS
+    state = _read(folder / file)
+    return state, _verify(folder, state, settings, "fingerprint_ema" if file == EMA else "fingerprint")
+
+
+def _join(folder: Path, settings: dict[str, Any], weights: Weights) -> tuple[dict[str, Tensor], str]:
+    """The same from what several processes have written; their digests vouch for it."""
+    digests = _prints(folder, SHARDS)
+    check_digests(folder / SHARDS, digests)
+    has_ema = any(name.startswith("ema/") for name in stored(folder / SHARDS))
+    part = "ema" if _wants_ema(folder, has_ema, weights) else "model"
+    wanted = build(_config(settings, folder), settings["vocab_size"]).state_dict()
+    read_shards(folder / SHARDS, {f"{part}/{n}": t for n, t in wanted.items()})
+    return wanted, fingerprint(wanted, _fingerprint_of_settings(settings, folder))
 
 
 def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -213,11 +254,10 @@ def _config(settings: dict[str, Any], folder: Path) -> ModelConfig:
     return config
 
 
-def _weights_file(folder: Path, weights: Weights) -> str:
-    has_ema = (folder / EMA).is_file()
+def _wants_ema(folder: Path, has_ema: bool, weights: Weights) -> bool:
     if weights == "ema" and not has_ema:
         raise CheckpointError(f"{folder} must hold {EMA} for weights='ema'; it does not. Use weights='raw'.")
-    return EMA if has_ema and weights != "raw" else WEIGHTS
+    return has_ema and weights != "raw"
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -232,18 +272,22 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _verify(folder: Path, state: Mapping[str, Tensor], settings: dict[str, Any], key: str) -> str:
     """The fingerprint of what was read, which must be the one that was written."""
     found = fingerprint(state, _fingerprint_of_settings(settings, folder))
-    try:
-        written = json.loads((folder / FINGERPRINT).read_text())[key]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError):
-        raise CheckpointError(
-            f"{folder / FINGERPRINT} must hold the model's {key}; it does not. Restore it from a copy."
-        ) from None
+    written = _prints(folder, key)
     if found != written:
         raise CheckpointError(
             f"{folder} must be as it was written ({key} {written}); got {found}: its weights, configuration or "
             "tokenizer were changed since, and would be misread. Restore the folder from a copy."
         )
     return found
+
+
+def _prints(folder: Path, key: str) -> Any:
+    try:
+        return json.loads((folder / FINGERPRINT).read_text())[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{folder / FINGERPRINT} must hold the model's {key}; it does not. Restore it from a copy."
+        ) from None
 
 
 def _fingerprint_of_settings(settings: dict[str, Any], folder: Path) -> str:

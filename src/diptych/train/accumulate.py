@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import all_sum, broadcast_, world_size
 from diptych.core.errors import ConfigError
 from diptych.objectives.objective import Losses, Objective
+from diptych.train.sharding import average_whole, is_sharded, local, silent, wrap
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class Accumulator:
         self.objective = objective
         self.micro_batch, self.kept = micro_batch, kept
         self.precision = precision
-        self.passage: nn.Module = _Passage(objective)
-        if world_size() > 1:
-            self.passage = DistributedDataParallel(self.passage)
+        self.passage = wrap(_Passage(objective))
 
     def __call__(self, batch: Batch) -> Gradient:
         """Adds the gradient of the global batch, of which `batch` is this rank's share."""
         pieces = self._pieces(batch)
         if not self.objective.couples_pairs:
             return self._sum(pieces, batch)
-        return self._whole(batch) if len(pieces) == 1 else self._cached(pieces, batch)
+        gradient = self._whole(batch) if len(pieces) == 1 else self._cached(pieces, batch)
+        average_whole(self.objective)
+        return gradient
 
     @torch.no_grad()
     def loss_only(self, batch: Batch) -> Losses:
@@ -96,8 +96,7 @@ class Accumulator:
         return [batch.slice(i, min(i + size, batch.size)) for i in range(0, batch.size, size)]
 
     def _silent(self, last: bool) -> AbstractContextManager[Any]:
-        quiet = isinstance(self.passage, DistributedDataParallel) and not last
-        return self.passage.no_sync() if quiet else nullcontext()  # type: ignore[operator]
+        return silent(self.passage, last)
 
     def _whole(self, batch: Batch) -> Gradient:
         with self.autocast():
@@ -115,9 +114,10 @@ class Accumulator:
             found.append(_detached(losses))
         losses = _mean(found)
         everyone = all_sum(losses.count).clamp_min(1)
+        average_whole(self.objective)
         for p in self.objective.parameters():
             if p.grad is not None:
-                p.grad.mul_(world_size() / everyone)  # DDP has divided by the number of ranks already
+                local(p.grad).mul_(world_size() / everyone)  # DDP has divided by the number of ranks already
         return Gradient(_share(losses, everyone), {}, _ids_only(batch))
 
     def _cached(self, pieces: list[Batch], batch: Batch) -> Gradient:
@@ -139,6 +139,8 @@ class Accumulator:
             losses = self.objective.loss(leaves, bare)
         losses.total.backward()
         owned = [p for p in self.objective.parameters() if p.grad is not None and p not in before]
+        if is_sharded(self.objective):
+            owned = []  # summed over ranks as soon as it was there
         gradients = {k: v.grad for k, v in leaves.items() if v.grad is not None}
         start = 0
         for i, piece in enumerate(pieces):

@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diptych.checkpoints.native import fill, write_model
+from diptych.checkpoints.native import fill, write_model, write_model_around
+from diptych.checkpoints.sharded import SHARDS, read_shards, stored, write_shards
 from diptych.core.config import flatten
-from diptych.core.distributed import barrier, broadcast_object, is_main
+from diptych.core.distributed import barrier, broadcast_object, gather_objects, is_main
 from diptych.core.errors import CheckpointError, ConfigError, TrainingError
 from diptych.core.files import new_directory, sha256, write_atomic, write_json
 from diptych.core.progress import say
@@ -30,8 +31,10 @@ from diptych.objectives.objective import Objective
 from diptych.train.config import RunConfig
 from diptych.train.ema import Ema
 from diptych.train.optimizer import parameter_names
+from diptych.train.sharding import is_sharded, part_of
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""1: a file each for weights, average and moments, written by the main rank. 2: `SHARDS`, written by all ranks."""
 STATE, MODEL, EMA, OPTIMIZER, OBJECTIVE = (
     "state.json",
     "model.safetensors",
@@ -44,6 +47,8 @@ FREE_TO_CHANGE = (
     "recipe",
     "evals",
     "train.micro_batch",
+    "train.checkpoint_activations",
+    "train.sharding",
     "train.threads",
     "train.save_every_samples",
     "train.keep_checkpoints",
@@ -85,20 +90,31 @@ def save_checkpoint(
 ) -> Path:
     """Write RUN/checkpoints/<samples_seen>, beside first and then renamed, and drop all but the newest `keep`.
 
-    `state` are JSON values, "samples_seen" among them. Only the main rank writes; all wait for it.
+    `state` are JSON values, "samples_seen" among them. Only the main rank writes, or, where weights are sharded, each
+    rank its part; all wait for each other.
     """
     path = run / "checkpoints" / f"{state['samples_seen']:012d}"
-    if is_main():
+    extra = {"samples_seen": state["samples_seen"]}
+    if is_sharded(objective):
+        tensors = _tensors(objective, optimizer, ema)
+        if is_main():
+            with new_directory(path) as folder:
+                (folder / SHARDS).mkdir()
+                digests = _write_together(broadcast_object(folder), tensors)
+                write_model_around(folder, objective.model, tokenizer, digests, extra)
+                files = {f"{SHARDS}/{name}": digest for name, digest in digests.items()}
+                _seal(folder, state, 2, files)
+        else:
+            _write_together(broadcast_object(None), tensors)
+    elif is_main():
         with new_directory(path) as folder:
-            extra = {"samples_seen": state["samples_seen"]}
             write_model(folder, objective.model, tokenizer, extra, None if ema is None else ema.state)
-            save_file(_optimizer_tensors(objective, optimizer), folder / OPTIMIZER)
-            own = {n: t.detach().cpu().contiguous() for n, t in _own_state(objective).items()}
+            save_file(_on_cpu(_moments(objective, optimizer)), folder / OPTIMIZER)
+            own = _on_cpu(_own_state(objective))
             if own:
                 save_file(own, folder / OBJECTIVE)
-            files = {p.name: sha256(p) for p in sorted(folder.iterdir())}
-            write_json(folder / STATE, {"format": FORMAT, **state, "files": files})
-            _sync(folder)
+            _seal(folder, state, 1, {})
+    if is_main():
         for old in _folders(run)[keep:]:
             shutil.rmtree(old, ignore_errors=True)
     barrier()
@@ -121,23 +137,25 @@ def newest_checkpoint(run: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_checkpoint(folder: Path, objective: Objective, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
-    """Put a checkpoint's weights, averages and optimizer moments where they belong."""
+    """Put a checkpoint's weights, averages and optimizer moments where they belong.
+
+    Whole or sharded, written by one rank or by any number, it may be loaded whole or sharded by any number.
+    """
     state = json.loads((folder / STATE).read_text())
-    fill(objective.model, _load(folder / MODEL))
-    if _own_state(objective):
-        objective.load_state_dict(_load(folder / OBJECTIVE), strict=False)
+    fill(objective.model, _read(folder, MODEL, objective.model.state_dict()))
+    own = _own_state(objective)
+    if own:
+        objective.load_state_dict(_read(folder, OBJECTIVE, own), strict=False)
     if ema is not None:
-        ema.load(_load(folder / EMA), state["ema_updates"])
-    saved = _load(folder / OPTIMIZER)
+        ema.load(_read(folder, EMA, ema.state), state["ema_updates"])
     names = parameter_names(objective, optimizer)
     known = dict(objective.named_parameters())
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in saved.items():
+    # in the weight's own layout: fused AdamW walks both by address
+    for key, tensor in _read(folder, OPTIMIZER, known, moments=True).items():
         name, _, what = key.rpartition("/")
         if name not in names:
             raise CheckpointError(f"{folder}: {name} must be trainable; it is not any more. Start a new run.")
-        if tensor.shape == known[name].shape:  # in the weight's own layout: fused AdamW walks both by address
-            tensor = torch.empty_like(known[name]).copy_(tensor)
         moments.setdefault(names.index(name), {})[what] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -242,23 +260,24 @@ def _whole(folder: Path) -> dict[str, Any] | str:
         files = state["files"].items()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {STATE} cannot be read ({error})"
-    if state.get("format") != FORMAT:
+    if state.get("format") not in FORMATS:
         raise CheckpointError(
-            f"{folder} must have checkpoint format {FORMAT}; got {state.get('format')!r}. Resume with the version of "
+            f"{folder} must have checkpoint format 1 or 2; got {state.get('format')!r}. Resume with the version of "
             "diptych that wrote it."
         )
     for name, digest in files:
-        if Path(name).name != name or not (folder / name).is_file():
+        bare = name.removeprefix(f"{SHARDS}/")
+        if Path(bare).name != bare or not (folder / name).is_file():
             return f"its {name} is missing"
         if sha256(folder / name) != digest:
             return f"its {name} is not as it was written"
     return state
 
 
-def _optimizer_tensors(objective: Objective, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _moments(objective: Objective, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     names = parameter_names(objective, optimizer)
     return {
-        f"{names[i]}/{what}": tensor.detach().cpu().contiguous()
+        f"{names[i]}/{what}": tensor
         for i, moments in optimizer.state_dict()["state"].items()
         for what, tensor in moments.items()
     }
@@ -268,15 +287,71 @@ def _own_state(objective: Objective) -> dict[str, Tensor]:
     return {n: t for n, t in objective.state_dict().items() if not n.startswith("model.")}
 
 
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
+
+
+def _tensors(objective: Objective, optimizer: torch.optim.Optimizer, ema: Ema | None) -> dict[str, Tensor]:
+    """What this rank writes: its parts, and if it is the main one, all that is not split (its batch norms' numbers)."""
+    kinds = {
+        MODEL: objective.model.state_dict(),
+        OBJECTIVE: _own_state(objective),
+        EMA: {} if ema is None else ema.state,
+        OPTIMIZER: _moments(objective, optimizer),
+    }
+    every = {_part(file) + name: t.detach() for file, found in kinds.items() for name, t in found.items()}
+    return {n: t for n, t in every.items() if is_main() or hasattr(t, "to_local")}
+
+
+def _part(file: str) -> str:
+    """How the names of a file's tensors begin in shards, which hold them all: "model/"."""
+    return file.partition(".")[0] + "/"
+
+
+def _write_together(folder: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Each rank writes its shard; the digests of all of them."""
+    shares = gather_objects(write_shards(folder / SHARDS, tensors))
+    return {name: digest for share in shares for name, digest in share.items()}
+
+
+def _seal(folder: Path, state: dict[str, Any], form: int, files: dict[str, str]) -> None:
+    """Write what makes a checkpoint whole: its state with the digests of its files, of which `files` are known."""
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()} | files
+    write_json(folder / STATE, {"format": form, **state, "files": files})
+    for path in folder.rglob("*"):  # survive a power cut, before the folder gets its name
+        if path.is_file():
+            with open(path, "rb") as f:
+                os.fsync(f.fileno())
+
+
+def _read(folder: Path, file: str, like: dict[str, Tensor], moments: bool = False) -> dict[str, Tensor]:
+    """The tensors of `file`, each split and laid out as the one in `like` that has its name and shape.
+
+    `moments`: names are those of parameters in `like`, and behind a slash that of the moment.
+    """
+
+    def model_of(name: str, shape: torch.Size) -> Tensor | None:
+        found = like.get(name.rpartition("/")[0] if moments else name)
+        return found if found is not None and found.shape == shape else None
+
+    if not (folder / SHARDS).is_dir():
+        read = {}
+        for name, tensor in _load(folder / file).items():
+            one = model_of(name, tensor.shape)
+            read[name] = tensor if one is None else torch.empty_like(one).copy_(part_of(tensor, one))
+        return read
+    into, part = {}, _part(file)
+    for name, entry in stored(folder / SHARDS).items():
+        if name.startswith(part):
+            one = model_of(name.removeprefix(part), entry.shape)
+            into[name] = torch.empty(entry.shape, dtype=entry.dtype) if one is None else torch.empty_like(one)
+    if into:
+        read_shards(folder / SHARDS, into)
+    return {name.removeprefix(part): tensor for name, tensor in into.items()}
+
+
 def _load(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} must be a whole safetensors file; got {error}. Delete its folder.") from None
-
-
-def _sync(folder: Path) -> None:
-    """Make the content of a new folder survive a power cut, before it gets its name."""
-    for path in folder.iterdir():
-        with open(path, "rb") as f:
-            os.fsync(f.fileno())

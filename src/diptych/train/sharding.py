@@ -15,7 +15,7 @@ What FSDP2 cannot do by itself, done here:
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,6 @@ from diptych.models.modified_resnet import Bottleneck
 from diptych.models.tower import ImageTower, TextTower
 from diptych.nn.block import TransformerBlock
 from diptych.objectives.objective import Objective
-
-Sharding = Literal["ddp", "fsdp"]
 
 UNITS: tuple[type[nn.Module], ...] = (TransformerBlock, Stage, Bottleneck, ImageTower, TextTower, Model, Objective)
 """Modules whose own weights are gathered together, and freed again when their turn is over."""
@@ -50,21 +48,19 @@ METHODS = (
 needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
 
 
-def wrap(passage: nn.Module, objective: Objective, sharding: Sharding) -> nn.Module:
-    """The module that a step must call instead of `passage`, which calls `objective`; itself in a single process.
-
-    "fsdp" replaces the parameters of `objective` by sharded ones, so it comes before the optimizer and any average.
-    """
-    if world_size() == 1:
-        return passage
-    if sharding == "ddp":
-        return DistributedDataParallel(passage)
-    shard(objective)
-    return passage
+def wrap(passage: nn.Module) -> nn.Module:
+    """The module that a step must call instead of `passage`: DDP around it, unless it is sharded or a single process."""
+    return passage if world_size() == 1 or is_sharded(passage) else DistributedDataParallel(passage)
 
 
 def shard(objective: Objective) -> None:
-    """Split the weights of `objective` over all processes, in place. Every process must hold the same ones."""
+    """Split the weights of `objective` over all processes, in place; nothing to do in a single process.
+
+    Every process must hold the same weights. They become other parameters, so the optimizer and any average of weights
+    are made afterwards, and what wraps methods or blocks (compilation, activation checkpointing) before.
+    """
+    if world_size() == 1:
+        return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
