@@ -18,7 +18,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,9 @@ from diptych.core.distributed import barrier, broadcast_object, gather_objects, 
 from diptych.core.errors import DataError, DiptychError
 from diptych.core.files import cache_dir, write_atomic, write_json
 from diptych.core.progress import say, track
+from diptych.core.seeds import fold
 from diptych.data.dataset import Split
+from diptych.data.samples import Sample
 
 FORMAT = 1
 TABLE, ROWS, NOTES, UIDS, OFFSETS = "table.json", "rows.npy", "notes.npy", "uids.npy", "offsets.npy"
@@ -122,6 +124,21 @@ class FeatureTable:
         return (record * self.copies if self._offsets is None else self._offsets[record]) + number
 
 
+def gather_features(tables: Mapping[str, FeatureTable], samples: Sequence[Sample]) -> dict[str, Float[Tensor, "b _"]]:
+    """One row a sample of each table: of the caption that it has drawn, or of the view that it draws by its own key."""
+    records, captions = [s.record for s in samples], [s.caption_number for s in samples]
+    found = {}
+    for name, table in tables.items():
+        which = captions if table.kind == "text" else [view_of(s.key, table.copies) for s in samples]
+        found[name] = table.gather(records, which)
+    return found
+
+
+def view_of(key: int, copies: int) -> int:
+    """Which of `copies` views of its image the sample with `key` draws."""
+    return 0 if copies == 1 else int((fold(key, "view") >> 10) * 2.0**-53 * copies)
+
+
 def feature_table(spec: TableSpec, split: Split, beside: Path, compute: Compute) -> FeatureTable:
     """The table that `spec` names, computed now as far as it is not there yet, by all ranks together.
 
@@ -192,9 +209,9 @@ def _prepare(folder: Path, spec: TableSpec, split: Split) -> None:
                 f"{folder} must have room for {_readable(size)} of vectors; got {_readable(free)}. Free some, set "
                 "train.cached_dtype=float16 (half of it), or compute the tower at every step: train.frozen=live."
             )
-        np.lib.format.open_memmap(folder / ROWS, "w+", np.dtype(spec.dtype), (count, spec.width))  # type: ignore[no-untyped-call]
+        np.lib.format.open_memmap(folder / ROWS, "w+", np.dtype(spec.dtype), (count, spec.width))
         if offsets is not None:
-            np.lib.format.open_memmap(folder / NOTES, "w+", np.dtype(np.int64), (count, 2))  # type: ignore[no-untyped-call]
+            np.lib.format.open_memmap(folder / NOTES, "w+", np.dtype(np.int64), (count, 2))
             _save_array(folder / OFFSETS, offsets)
         _save_array(folder / UIDS, split.uids())  # last: the sign that all files are there
     else:

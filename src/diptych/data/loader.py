@@ -7,7 +7,7 @@ straddle two epochs, and then a record may come twice in it: duplicate-aware obj
 
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -23,6 +23,7 @@ from diptych.data.augment import AugmentConfig
 from diptych.data.collate import collate
 from diptych.data.dataset import Split
 from diptych.data.decode import decode_image
+from diptych.data.features import FeatureTable
 from diptych.data.pixels import Pixels, check_budget, pixel_megabytes
 from diptych.data.samples import CaptionChoice, SampleReader
 from diptych.data.tokenize import Tokenizer
@@ -62,7 +63,11 @@ class LoaderConfig(Config):
 
 
 class Loader:
-    """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason."""
+    """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason.
+
+    `features` are tables of vectors by their name in `Batch.cached`: of images that are then not read ("image"), of
+    texts that are then not tokenised ("text"), or of a teacher beside them.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Loader:
         global_batch: int = 256,
         rank: int = 0,
         world_size: int = 1,
+        features: Mapping[str, FeatureTable] | None = None,
     ) -> None:
         if len(split) == 0:
             raise DataError(f"{split.name} must hold records; got none. Look into rejected.parquet for the reasons.")
@@ -93,9 +99,14 @@ class Loader:
         self.quarantine: dict[str, str] = {}
         self.seen = 0
         self.truncated = 0
-        self.pixels = self._pixels()
+        self.features = dict(features or {})
+        self.pixels = None if "image" in self.features else self._pixels()
         image = self.pixels.__getitem__ if self.pixels else partial(_decoded, split, self._at_least())
-        self._reader = SampleReader(split, seed, config.captions, image)
+        self._reader = SampleReader(split, seed, config.captions, _nothing if "image" in self.features else image)
+        for table in self.features.values():  # what a tower could not read has no vector, and is passed over alike
+            self._reader.bad |= table.bad
+            for record, reason in table.bad.items():
+                self._quarantine(record, reason)
 
     @property
     def workers(self) -> int:
@@ -121,7 +132,7 @@ class Loader:
         return self._made(steps, workers)
 
     def _made(self, steps: Iterator[tuple[int, int, int]], workers: int) -> Generator[Batch, None, None]:
-        prepare = _Prepare(self._reader, self.tokenizer, self.config.augment, self.image_format)
+        prepare = _Prepare(self._reader, self.tokenizer, self.config.augment, self.image_format, self.features)
         if workers == 0:
             for step in steps:
                 yield self._received(prepare[step], counted=True)
@@ -209,7 +220,7 @@ class Loader:
     def _workers_that_fit(self, resolution: Resolution | int | None) -> int:
         """Workers whose finished batches fit into shared memory, through which they travel."""
         workers, shared = self.workers, "/dev/shm"
-        if workers == 0 or not os.path.isdir(shared):
+        if workers == 0 or "image" in self.features or not os.path.isdir(shared):
             return workers
         side = resolution if isinstance(resolution, int) else self.image_format.resolution
         one = self.global_batch // self.world_size * 3 * side * side * self.config.prefetch
@@ -228,8 +239,16 @@ class Loader:
 class _Prepare:
     """What a worker process holds: item (low, high, side) is the batch of samples low to high."""
 
-    def __init__(self, reader: SampleReader, tokenizer: Tokenizer, augment: AugmentConfig, format: ImageFormat) -> None:
+    def __init__(
+        self,
+        reader: SampleReader,
+        tokenizer: Tokenizer,
+        augment: AugmentConfig,
+        format: ImageFormat,
+        features: Mapping[str, FeatureTable],
+    ) -> None:
         self._reader, self._tokenizer, self._augment, self._format = reader, tokenizer, augment, format
+        self._features = features
 
     def __getitem__(self, step: tuple[int, int, int]) -> "Batch | DiptychError":
         low, high, side = step
@@ -237,12 +256,16 @@ class _Prepare:
         try:
             samples = [self._reader.read(n) for n in range(low, high)]
             format = self._format if side == self._format.resolution else self._format.replace(resolution=side)
-            batch = collate(samples, self._tokenizer, self._augment, format)
+            batch = collate(samples, self._tokenizer, self._augment, format, self._features)
         except DiptychError as error:  # as a value, since torch would wrap it in the text of a traceback
             return error
         assert batch.meta is not None
         batch.meta["unreadable"] = {r: why for r, why in self._reader.bad.items() if r not in known}
         return batch
+
+
+def _nothing(record: int) -> None:
+    """The image of a record whose vector is known."""
 
 
 def _decoded(split: Split, at_least: int, record: int) -> Tensor:

@@ -19,14 +19,16 @@ MOST_TRIES = 100
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The n-th sample of a run, decoded: `key` feeds its augmentation."""
+    """The n-th sample of a run, decoded: `key` feeds its augmentation. `image` is None where its vector is read from a
+    table; `caption_number` says which of the record's captions was drawn."""
 
     n: int
     record: int
     key: int
-    image: UInt8[Tensor, "3 h w"]
+    image: UInt8[Tensor, "3 h w"] | None
     image_id: int
     caption: str
+    caption_number: int = 0
 
 
 def place(n: int, size: int, seed: int, further: int = 0) -> int:
@@ -43,7 +45,7 @@ class SampleReader:
     the epoch's order, so that every batch keeps its size, whoever reads it."""
 
     def __init__(
-        self, split: Split, seed: int, captions: CaptionChoice, image: Callable[[int], UInt8[Tensor, "3 h w"]]
+        self, split: Split, seed: int, captions: CaptionChoice, image: Callable[[int], UInt8[Tensor, "3 h w"] | None]
     ) -> None:
         self.split = split
         self.seed = seed
@@ -73,10 +75,8 @@ class SampleReader:
         texts, weights = self.split.texts(record)
         if not texts:
             raise DataError("a pair must have a caption; got none. Pack it with one, or leave it out.")
-        caption = texts[0]
-        if self._captions == "draw" and len(texts) > 1:
-            caption = texts[choose(key, len(texts), weights)]
-        return Sample(n, record, key, self._image(record), self.split.image_id(record), caption)
+        number = choose(key, len(texts), weights) if self._captions == "draw" and len(texts) > 1 else 0
+        return Sample(n, record, key, self._image(record), self.split.image_id(record), texts[number], number)
 
 
 def choose(key: int, count: int, weights: tuple[float, ...] | None) -> int:
