@@ -37,8 +37,7 @@ def _compare(model: str, args: argparse.Namespace, result: Result) -> list[Compa
         mine = stack.enter_context(ours("step", "diptych, same pieces", args.threads))
         about = mine.ask("open", folder=folder, **given)
         workers = [theirs, mine]
-        whole = given | {"batch": micro * accum, "accum": 1}
-        evidence = agreement(mine.ask("check"), _whole_check(model, whole, args.threads))
+        evidence = _evidence(model, folder, args.threads)
         if args.probe:
             probing = stack.enter_context(ours("step", "diptych, probed", args.threads))
             probing.ask("open", folder=folder, probe=True, **given)
@@ -49,7 +48,7 @@ def _compare(model: str, args: argparse.Namespace, result: Result) -> list[Compa
         result.versions |= versions_of(workers)
     rates = {k: Series(k, tuple(x["rate"] for x in v)) for k, v in found.items()}
     memory = ", ".join(f"{k} {max(x['memory_mb'] for x in v):,.0f} MB" for k, v in found.items())
-    note = f"{model}: {about_of(about)}; {evidence} (the whole batch in one piece there). Peak memory: {memory}."
+    note = f"{model}: {about_of(about)}; {evidence} (32 pairs in one piece). Peak memory: {memory}."
     what = f"{model}, {accum} x {micro}"
     rows = [Comparison(what, (rates[mine.name],), (rates[theirs.name],), 1.25, 1.5, (note,))]
     if args.probe:
@@ -58,12 +57,12 @@ def _compare(model: str, args: argparse.Namespace, result: Result) -> list[Compa
     return rows
 
 
-def _whole_check(model: str, given: dict[str, object], threads: int) -> dict[str, object]:
-    """The peer's loss and gradient of the whole batch in one piece: its accumulation itself returns none."""
-    with peer("step", "open_clip whole", threads) as whole:
-        whole.ask("open", model=model, **{**given, "compile": False, "count": 1})
-        found: dict[str, object] = whole.ask("check")
-        return found
+def _evidence(model: str, folder: str, threads: int) -> str:
+    """That both sides compute the same, on 32 pairs in one piece: their loss and gradient are given as they are."""
+    with peer("step", threads=threads) as theirs, ours("step", threads=threads) as mine:
+        theirs.ask("open", model=model, batch=32, count=1)
+        mine.ask("open", folder=folder, batch=32, count=1)
+        return agreement(mine.ask("check"), theirs.ask("check"))
 
 
 def main() -> None:

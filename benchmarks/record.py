@@ -1,8 +1,10 @@
 """What was measured, where and with what: printed, and appended to RESULTS.md."""
 
+import json
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.figures import Comparison, comparison_table, number
-from benchmarks.turns import ROOT
+from benchmarks.turns import ROOT, Worker
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -37,16 +39,16 @@ class Result:
             parts.append(comparison_table(self.comparisons))
         if self.body:
             parts.append(self.body)
-        notes = [*self.notes, *(n for c in self.comparisons for n in c.notes)]
+        notes = list(dict.fromkeys([*self.notes, *(n for c in self.comparisons for n in c.notes)]))
         if notes:
             parts.append("\n".join(f"- {n}" for n in notes))
-        turns = [
-            f"{c.what}, {s.name}: {' '.join(number(v) for v in s.values)}"
-            for c in self.comparisons
-            for s in (*c.ours, *c.theirs)
-        ]
+        turns = {
+            s: f"{c.what}, {s.name}: {' '.join(number(v) for v in s.values)}"
+            for c in reversed(self.comparisons)  # a series that is compared twice is listed where it comes first
+            for s in reversed((*c.ours, *c.theirs))
+        }
         if turns:
-            parts.append("Every turn, in order: " + "; ".join(turns) + ".")
+            parts.append("Every turn, in order: " + "; ".join(reversed(turns.values())) + ".")
         return "\n\n".join(parts) + "\n"
 
 
@@ -111,11 +113,25 @@ def _listed(versions: dict[str, str]) -> str:
     return ", ".join(f"{k} {v}" for k, v in versions.items())
 
 
-def versions_of(workers: Sequence[object]) -> dict[str, dict[str, str]]:
+def versions_of(workers: Sequence[Worker]) -> dict[str, dict[str, str]]:
     """What each worker runs on, by its name; two of one interpreter are named once."""
-    found: dict[str, dict[str, str]] = {}
-    for worker in workers:
-        theirs = worker.ask("versions")  # type: ignore[attr-defined]
-        if theirs not in found.values():
-            found[worker.name] = theirs  # type: ignore[attr-defined]
-    return found
+    return _once({worker.name: worker.ask("versions") for worker in workers})
+
+
+def versions_in(pythons: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What each interpreter holds, by the name of the side that runs on it."""
+    ask = "import json; from benchmarks.worker import versions; print(json.dumps(versions()))"
+    return _once(
+        {
+            side: json.loads(subprocess.run([p, "-c", ask], cwd=ROOT, capture_output=True, check=True).stdout)
+            for side, p in pythons.items()
+        }
+    )
+
+
+def _once(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Sides with equal versions together."""
+    sides: dict[str, list[str]] = {}
+    for side, versions in found.items():
+        sides.setdefault(json.dumps(versions), []).append(side)
+    return {" and ".join(names): json.loads(versions) for versions, names in sides.items()}
