@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diptych.checkpoints.native import fill, load, resize_positions
+from diptych.core.config import Config
 from diptych.core.distributed import broadcast_object, is_main, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
@@ -28,6 +29,7 @@ from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
 from diptych.train.resume import load_checkpoint
 from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
+from diptych.train.sharding import is_sharded, shard
 
 
 @dataclass
@@ -86,13 +88,15 @@ def build(
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
-    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
-    ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
-    run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     if t.compile:
         # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
         encode = torch.compile(objective.encode, options={"fallback_random": True})
         objective.encode = encode  # type: ignore[method-assign]
+    if t.sharding == "fsdp":
+        shard(objective)
+    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
+    ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
+    run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
     statistics = RunningStatistics(objective)
     run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
@@ -171,16 +175,22 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
     share = s.global_batch // world_size()
     return {
         "run": f"{run.folder}" + (f", resumed at {run.samples_seen:,} samples" if run.step else ""),
-        "model": f"{type(model).__name__}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
+        "model": f"{_name(run.config.model)}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
         **({"frozen": frozen_fact(model)} if t.freeze else {}),
         "data": f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records",
-        "objective": type(run.objective).__name__.lower(),
+        "objective": _name(run.config.objective).lower(),
         "budget": f"{s.steps * s.global_batch:,} samples = {s.steps:,} steps of {s.global_batch:,} = "
         f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
         "rate": f"{s.peak_lr:.2g} ({reasons['lr']}), {s.shape}",
         "warm-up": f"{s.warmup_samples:,} samples ({reasons['warmup']})",
         "optimizer": f"AdamW, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
         "device": f"{run.device}, {t.precision}, {world_size()} process(es) x {share:,} pairs"
+        + (", weights sharded" if is_sharded(run.objective) else "")
         + (f" in pieces of {t.micro_batch:,}" if t.micro_batch and t.micro_batch < share else "")
         + f", {torch.get_num_threads()} threads",
     }
+
+
+def _name(config: Config) -> str:
+    """What a config builds (a sharded module's class has another name)."""
+    return type(config).__name__.removesuffix("Config")

@@ -36,6 +36,7 @@ from diptych.train.metrics import Interval, MetricsLog
 from diptych.train.optimizer import clip_gradients, gradient_norm, nonfinite_names, set_lr
 from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
 from diptych.train.schedule import resolution_at
+from diptych.train.sharding import gathered
 
 SAVE_EVERY_S = 1800.0
 """At most so much work is lost to a crash where the cadence of checkpoints was left open: a tenth of a run can be days.
@@ -207,10 +208,12 @@ def _evaluations(run: Run, final: bool = False, fingerprint: str = "") -> list[d
         loss = validation_loss(run.config, run.dataset, run.tokenizer, run.objective, run.accumulate, run.device)
         if loss is not None:
             records.append({"kind": "val", **at, "val_loss": loss})
-        if is_main():
-            pretrained = Pretrained(model, run.tokenizer, fingerprint, run.folder.name)
-            found = evaluate(run.config, run.dataset, pretrained, run.folder, run.samples_seen, final)
-            records += [{"kind": "eval", **at, **values} for values in found]
+        if run.config.evals:
+            with gathered(model) as entire:
+                if is_main():
+                    pretrained = Pretrained(entire, run.tokenizer, fingerprint, run.folder.name)
+                    found = evaluate(run.config, run.dataset, pretrained, run.folder, run.samples_seen, final)
+                    records += [{"kind": "eval", **at, **values} for values in found]
     run.objective.train()
     return broadcast_object(records)  # the other ranks wait here for the evals of the main one
 
@@ -235,11 +238,10 @@ def _save(run: Run) -> None:
 
 def _finish(run: Run) -> list[dict[str, Any]]:
     """Export the result to RUN/model, and judge it with everything that the report shows."""
-    fingerprint = ""
-    if is_main():
-        with averaged(run.objective.model, run.ema):
-            extra = {"samples_seen": run.samples_seen, "recipe": run.config.recipe}
-            fingerprint = save_pretrained(run.folder / "model", run.objective.model, run.tokenizer, extra)
+    fingerprint, extra = "", {"samples_seen": run.samples_seen, "recipe": run.config.recipe}
+    with averaged(run.objective.model, run.ema), gathered(run.objective.model) as entire:
+        if is_main():
+            fingerprint = save_pretrained(run.folder / "model", entire, run.tokenizer, extra)
     return _evaluations(run, True, fingerprint)
 
 

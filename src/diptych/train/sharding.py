@@ -23,15 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diptych.checkpoints.native import build
 from diptych.core.distributed import all_sum, is_main, world_size
-from diptych.models.convnet import Stage
 from diptych.models.model import Model
-from diptych.models.modified_resnet import Bottleneck
 from diptych.models.tower import ImageTower, TextTower
-from diptych.nn.block import TransformerBlock
+from diptych.nn.checkpointing import recomputable_blocks
 from diptych.objectives.objective import Objective
 
-UNITS: tuple[type[nn.Module], ...] = (TransformerBlock, Stage, Bottleneck, ImageTower, TextTower, Model, Objective)
-"""Modules whose own weights are gathered together, and freed again when their turn is over."""
+UNITS: tuple[type[nn.Module], ...] = (ImageTower, TextTower, Model, Objective)
+"""Modules, besides recomputable blocks, whose own weights are gathered together and freed when their turn is over."""
 
 METHODS = (
     "encode",
@@ -39,6 +37,9 @@ METHODS = (
     "health",
     "encode_image",
     "encode_text",
+    "encode_from",
+    "image_vectors",
+    "text_vectors",
     "embed_image",
     "embed_text",
     "score",
@@ -49,7 +50,7 @@ needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
 
 
 def wrap(passage: nn.Module) -> nn.Module:
-    """The module that a step must call instead of `passage`: DDP around it, unless it is sharded or a single process."""
+    """What a step must call instead of `passage`: DDP around it, unless it is sharded or a single process."""
     return passage if world_size() == 1 or is_sharded(passage) else DistributedDataParallel(passage)
 
 
@@ -68,7 +69,9 @@ def shard(objective: Objective) -> None:
         p.data = p.data.contiguous()
     whole = {p for p in objective.parameters() if p.ndim == 0}
     mesh = init_device_mesh(next(objective.parameters()).device.type, (world_size(),))
-    for module in reversed([m for m in objective.modules() if isinstance(m, UNITS)]):  # what is inside comes first
+    blocks = set(recomputable_blocks(objective))
+    units = [m for m in objective.modules() if m in blocks or isinstance(m, UNITS)]
+    for module in reversed(units):  # what is inside comes first
         # freed after each forward, the outermost too: outside of a pass every parameter is this process's part
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
         for name in METHODS:
