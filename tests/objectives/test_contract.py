@@ -3,16 +3,21 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from diptych import objectives
+from diptych.core.batch import Batch
 from diptych.core.config import from_json, to_json
 from diptych.objectives.objective import Objective, ObjectiveConfig
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 
-MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "objective"]
+PARTS = {"objective", "exchange", "same_pairs", "tiled_softmax", "tiled_sigmoid", "tiles"}  # of objectives
+MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name not in PARTS]
+NEEDS = {"distillation": {"teacher_scale": 20.0}}
+"""Settings without which a module's objective cannot be."""
 
 
 def config_of(name: str) -> ObjectiveConfig:
@@ -29,7 +34,14 @@ def config_of(name: str) -> ObjectiveConfig:
 
 @pytest.fixture(params=MODULES)
 def objective(request) -> Objective:
-    return config_of(request.param).build(TinyConfig(bias=True).build(20)).train()
+    config = config_of(request.param)
+    return config.replace(**NEEDS.get(request.param, {})).build(TinyConfig(bias=True).build(20)).train()
+
+
+def batch_of_8() -> Batch:
+    """With what an objective that has a teacher wants besides."""
+    teacher = {f"teacher_{kind}": torch.randn(8, 6) for kind in ("image", "text")}
+    return replace(tiny_batch(8), cached=teacher)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -38,7 +50,7 @@ def test_the_config_reads_back_equal(name):
 
 
 def test_losses_are_finite_float32_scalars_that_reach_every_trainable_parameter(objective):
-    losses = objective(tiny_batch(8))
+    losses = objective(batch_of_8())
     assert losses.total.shape == ()
     assert losses.total.dtype == torch.float32
     assert float(losses.count) > 0
@@ -49,7 +61,7 @@ def test_losses_are_finite_float32_scalars_that_reach_every_trainable_parameter(
 
 
 def test_what_couples_pairs_splits_into_encode_and_loss(objective):
-    batch = tiny_batch(8)
+    batch = batch_of_8()
     if not objective.couples_pairs:
         half = [objective(batch.slice(i, i + 4)) for i in (0, 4)]
         mean = sum(float(x.total) * float(x.count) for x in half) / sum(float(x.count) for x in half)

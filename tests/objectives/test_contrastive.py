@@ -6,7 +6,6 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from diptych.core.errors import ConfigError
-from diptych.objectives import contrastive
 from diptych.objectives.contrastive import ContrastiveConfig
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.reference import contrastive as plain
@@ -17,16 +16,6 @@ TEXT_IDS, IMAGE_IDS = [7, 1, 7, 3, 4, 1], [0, 1, 2, 3, 3, 5]
 def _embeds(n=6, dtype=torch.float32):
     g = torch.Generator().manual_seed(3)
     return [normalize(torch.randn(n, 5, generator=g), dim=1).to(dtype).requires_grad_() for _ in range(2)]
-
-
-def ranks_of_one_process(monkeypatch, world, compute):
-    """`compute(r)` for each rank with gathers that see all rows: autograd then gives the true gradient of the mean."""
-    losses = []
-    for r in range(world):
-        monkeypatch.setattr(contrastive, "rank", lambda r=r: r)
-        monkeypatch.setattr(contrastive, "world_size", lambda: world)
-        losses.append(compute(r))
-    return torch.stack(losses).mean()
 
 
 @pytest.mark.parametrize("duplicates", ["mask", "positives", "ignore"])
@@ -59,28 +48,6 @@ def test_without_duplicates_it_is_two_cross_entropies():
     expected = cross_entropy(logits, own, label_smoothing=0.2) + cross_entropy(logits.T, own, label_smoothing=0.2)
     loss = objective.loss({"image": image, "text": text}, tiny_batch())
     assert loss.total.item() == pytest.approx(expected.item() / 2, abs=1e-5)
-
-
-@pytest.mark.parametrize("duplicates", ["mask", "positives", "ignore"])
-def test_the_mean_over_ranks_is_the_loss_of_the_global_batch(duplicates, monkeypatch):
-    objective = ContrastiveConfig(duplicates=duplicates, label_smoothing=0.1).build(TinyConfig().build(20))
-    batch = tiny_batch(text_ids=TEXT_IDS, image_ids=IMAGE_IDS)
-    image, text = _embeds()
-    whole = objective.loss({"image": image, "text": text}, batch).total
-    grads = torch.autograd.grad(whole, [image, text, objective.model.log_logit_scale])
-
-    def one(r):
-        ids = iter([batch.text_ids, batch.image_ids])
-        monkeypatch.setattr(contrastive, "gather", lambda x: next(ids))
-        monkeypatch.setattr(contrastive, "gather_with_grad", lambda x: torch.cat([image, text], 1))
-        part = slice(3 * r, 3 * r + 3)
-        return objective.loss({"image": image[part], "text": text[part]}, batch.slice(3 * r, 3 * r + 3)).total
-
-    mean = ranks_of_one_process(monkeypatch, 2, one)
-    assert mean.item() == pytest.approx(whole.item(), abs=1e-6)
-    again = torch.autograd.grad(mean, [image, text, objective.model.log_logit_scale])
-    for a, b in zip(again, grads, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_a_batch_of_copies_is_finite_and_teaches_nothing():

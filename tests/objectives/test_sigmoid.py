@@ -3,7 +3,6 @@ import torch
 from torch.nn.functional import normalize
 
 from diptych.core.errors import ConfigError
-from diptych.objectives import contrastive, sigmoid
 from diptych.objectives.sigmoid import SigmoidConfig
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.reference import contrastive as plain
@@ -32,29 +31,6 @@ def test_equals_plain_loops_in_value_and_gradient(duplicates):
     for ours, theirs in ((image, image_2), (text, text_2), (model.log_logit_scale, scale), (model.logit_bias, bias)):
         torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-4, rtol=1e-5)
     assert sum(losses.parts.values()).item() == pytest.approx(losses.total.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("duplicates", ["mask", "positives", "ignore"])
-def test_the_mean_over_ranks_is_the_loss_of_the_global_batch(duplicates, monkeypatch):
-    objective = SigmoidConfig(duplicates=duplicates).build(TinyConfig(bias=True).build(20))
-    batch = tiny_batch(text_ids=TEXT_IDS, image_ids=IMAGE_IDS)
-    image, text = _embeds()
-    wanted = [image, text, objective.model.log_logit_scale, objective.model.logit_bias]
-    whole = objective.loss({"image": image, "text": text}, batch).total
-    grads = torch.autograd.grad(whole, wanted)
-    parts = []
-    for r in range(3):
-        ids = iter([batch.text_ids, batch.image_ids])
-        monkeypatch.setattr(contrastive, "gather", lambda x, ids=ids: next(ids))
-        monkeypatch.setattr(sigmoid, "rank", lambda r=r: r)
-        monkeypatch.setattr(sigmoid, "world_size", lambda: 3)
-        monkeypatch.setattr(sigmoid, "gather_with_grad", lambda x: text)
-        rows = slice(2 * r, 2 * r + 2)
-        parts.append(objective.loss({"image": image[rows], "text": text[rows]}, batch.slice(2 * r, 2 * r + 2)).total)
-    mean = torch.stack(parts).mean()
-    assert mean.item() == pytest.approx(whole.item(), rel=1e-6)
-    for a, b in zip(torch.autograd.grad(mean, wanted), grads, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
 def test_chance_is_the_loss_of_the_best_constant_answer():

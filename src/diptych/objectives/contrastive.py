@@ -1,30 +1,30 @@
 """Symmetric InfoNCE over the global batch, in float32, that knows which pairs are duplicates of each other.
 
-Across ranks. Rank r scores its own b images against all g = W b texts, and its own b texts against all images, and
-returns the mean over its own rows, L_r. The loss of the global batch is L = (1/W) sum_r L_r. Embeddings travel through
-`gather_with_grad`, whose gradient is summed over ranks, so an embedding gets sum_r dL_r/dx = W dL/dx; DDP then averages
-parameter gradients over ranks, (1/W) W dL/dx dx/dw = dL/dw. The logit scale gets (1/W) sum_r dL_r/ds = dL/ds. Nothing
-needs to be rescaled, and no rank ever forms more than two (b, g) blocks.
+Across ranks. Rank r returns the mean over its own images and its own texts, L_r; the loss of the global batch is
+L = (1/W) sum_r L_r. The gradient that rank r hands to its embeddings is that of all ranks' losses, sum_r dL_r/dx =
+W dL/dx; DDP then averages parameter gradients over ranks, (1/W) W dL/dx dx/dw = dL/dw. The logit scale gets parts whose
+mean over ranks is dL/ds. Nothing needs to be rescaled. How it is computed, and that no rank ever holds a matrix of all
+pairs: `objectives/tiled_softmax.py`.
 """
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
+from diptych.core.distributed import all_sum, gather, rank, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
 from diptych.models.model import Model
+from diptych.objectives.exchange import Exchange
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
-
-Duplicates = Literal["mask", "positives", "ignore"]
-"""What to do with two pairs of a batch that share their caption or their image: "mask" takes them out of each other's
-negatives, "positives" makes them each other's positives, "ignore" keeps them as negatives."""
+from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.tiled_softmax import Duplicates, InfoNce
+from diptych.objectives.tiles import Pairs, Wanted, best_texts, tile_size, with_gradient
 
 
 class PairObjective(Objective):
@@ -36,8 +36,9 @@ class PairObjective(Objective):
 
     couples_pairs = True
     duplicates: Duplicates
+    exchange: Exchange
 
-    def __init__(self, model: Model, duplicates: Duplicates) -> None:
+    def __init__(self, model: Model, duplicates: Duplicates, exchange: Exchange = "auto") -> None:
         missing = [n for n in ("encode_image", "encode_text", "log_logit_scale") if getattr(model, n, None) is None]
         if missing:
             raise ConfigError(
@@ -46,19 +47,26 @@ class PairObjective(Objective):
             )
         super().__init__(model)
         self.duplicates = duplicates
+        self.exchange = exchange
 
     def forward(self, batch: Batch) -> Losses:
         """The mean loss of this rank's pairs among all ranks' pairs."""
         return self.loss(self.encode(batch), batch)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit vectors "image" and "text", (b, e) each."""
-        if batch.images is None or batch.tokens is None or batch.lengths is None:
+        """Unit vectors "image" and "text", (b, e) each; of a tower that was computed once, from its cached vectors."""
+        model: Any = self.model
+        cached = batch.cached or {}
+        encoded = {kind: model.encode_from(kind, cached[kind]) for kind in ("image", "text") if kind in cached}
+        if "image" not in cached and batch.images is not None:
+            encoded["image"] = model.encode_image(batch.images)
+        if "text" not in cached and batch.tokens is not None and batch.lengths is not None:
+            encoded["text"] = model.encode_text(batch.tokens, batch.lengths)
+        if len(encoded) < 2:
             raise ConfigError(
                 f"{type(self).__name__} must be given batches of images and texts; got one without. Use paired data."
             )
-        model: Any = self.model
-        return {"image": model.encode_image(batch.images), "text": model.encode_text(batch.tokens, batch.lengths)}
+        return encoded
 
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The loss from unit vectors "image" and "text"; float32 whatever the autocast around it."""
@@ -68,24 +76,36 @@ class PairObjective(Objective):
             return self.loss_of_embeds(image, text, same)
 
     @abstractmethod
-    def loss_of_embeds(
-        self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: Bool[Tensor, "b g"] | None
-    ) -> Losses:
-        """The loss of this rank's rows. `same[i, j]`: pairs i and j share a caption or an image (true for i itself)."""
+    def loss_of_embeds(self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: SamePairs | None) -> Losses:
+        """The loss of this rank's rows. `same`: which pairs share a caption or an image; None: it does not matter."""
 
     @abstractmethod
-    def chance(self, pairs: int, same: Bool[Tensor, "b g"] | None) -> dict[str, float | Tensor]:
+    def chance(self, pairs: int, same: SamePairs | None) -> dict[str, float | Tensor]:
         """ "chance_loss", the loss of a model that guesses as well as one can, and "chance_terms" if it is ln of it."""
 
-    def same_pairs(self, batch: Batch) -> Bool[Tensor, "b g"]:
-        """Which of this rank's b pairs share their caption or their image with which of all g pairs."""
-        found = [equal_ids(ids) for ids in (batch.text_ids, batch.image_ids) if ids is not None]
-        if not found:
+    def pairs(
+        self,
+        image: Float[Tensor, "b e"],
+        text: Float[Tensor, "b e"],
+        same: SamePairs | None,
+        bias: Tensor | None = None,
+    ) -> Pairs:
+        """The matrix of all images and all texts, as what it is computed from."""
+        b, size = len(image), tile_size(image.device)
+        scale = self.logit_scale().detach()
+        bias = None if bias is None else bias.detach()
+        image, text = image.detach(), text.detach()
+        return Pairs(image, text, scale, bias, same, rank() * b, world_size() * b, size, self.exchange)
+
+    def same_pairs(self, batch: Batch) -> SamePairs:
+        """Which pairs of the global batch share their caption or their image. A collective."""
+        ids = [gather(x) for x in (batch.text_ids, batch.image_ids) if x is not None]
+        if not ids:
             raise ConfigError(
                 f"objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got "
                 f"{self.duplicates!r}. Fill the ids (the loader does), or ignore duplicates."
             )
-        return found[0] if len(found) == 1 else found[0] | found[1]
+        return SamePairs(ids, rank() * (len(ids[0]) // world_size()))
 
     @torch.no_grad()
     def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
@@ -95,12 +115,11 @@ class PairObjective(Objective):
         """
         with torch.autocast(encoded["image"].device.type, enabled=False):
             image, text = encoded["image"].detach().float(), encoded["text"].detach().float()
-            b, g = len(image), len(image) * world_size()
-            all_text = gather(text)
+            g = len(image) * world_size()
             sums = torch.stack([image.sum(0), text.sum(0)])  # (2, e)
-            positive = (image * text).sum()
-            best = (image @ all_text.T).argmax(1) == torch.arange(b, device=image.device) + rank() * b
-            sums, positive, hits = all_sum(sums), all_sum(positive), all_sum(best.float().sum())
+            positive = torch.linalg.vecdot(image, text).sum()
+            hits = best_texts(self.pairs(image, text, None)).sum()
+            sums, positive, hits = all_sum(sums), all_sum(positive), all_sum(hits)
         # the mean over all g^2 pairs is the product of the means, so the false ones need no matrix
         negative = (sums[0] @ sums[1] - positive) / max(g * g - g, 1)
         numbers: dict[str, Any] = {
@@ -113,7 +132,7 @@ class PairObjective(Objective):
         if batch is not None:
             for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
                 if ids is not None:
-                    numbers[name] = all_sum((equal_ids(ids).sum(1) > 1).float().sum()) / g
+                    numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
             same = None if self.duplicates == "ignore" else self.same_pairs(batch)
         numbers |= self.chance(g, same)
         return {k: float(v) for k, v in numbers.items()}
@@ -125,10 +144,13 @@ class PairObjective(Objective):
 
 
 class ContrastiveConfig(ObjectiveConfig):
-    """InfoNCE. `label_smoothing` is the share of the target spread over all candidates (ALIGN uses 0.1)."""
+    """InfoNCE. `label_smoothing` is the share of the target spread over all candidates (ALIGN uses 0.1); `exchange` is
+    how texts come to other ranks ("gather", "ring", or "auto": by their size).
+    """
 
     label_smoothing: float = 0.0
     duplicates: Duplicates = "mask"
+    exchange: Exchange = "auto"
 
     def build(self, model: Model) -> "Contrastive":
         """The objective around `model`."""
@@ -147,71 +169,28 @@ class Contrastive(PairObjective):
             raise ConfigError(
                 f"objective.label_smoothing must be at least 0 and below 1; got {config.label_smoothing}. Try 0.1."
             )
-        super().__init__(model, config.duplicates)
+        super().__init__(model, config.duplicates, config.exchange)
         self.label_smoothing = config.label_smoothing
         bias = getattr(model, "logit_bias", None)
         if isinstance(bias, torch.nn.Parameter) and bias.requires_grad:
             bias.requires_grad_(False)  # it cannot get a gradient, and DDP would wait for it for ever
             say("contrastive: the model's logit_bias is kept but not trained; a softmax does not change with it.")
 
-    def loss_of_embeds(
-        self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: Bool[Tensor, "b g"] | None
-    ) -> Losses:
+    def loss_of_embeds(self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: SamePairs | None) -> Losses:
         """The mean of both directions over this rank's rows; parts "i2t" and "t2i"."""
-        scale, offset = self.logit_scale(), rank() * len(image)
-        if world_size() == 1:
-            logits = scale * image @ text.T  # (b, b): one product serves both directions
-            i2t, t2i = logits, logits.T
-        else:
-            everyone = gather_with_grad(torch.cat([image, text], 1))  # (g, 2 e): one collective for both
-            all_image, all_text = everyone.chunk(2, 1)
-            i2t, t2i = scale * image @ all_text.T, scale * text @ all_image.T  # (b, g) each
-        rows_i2t = softmax_rows(i2t, offset, same, self.duplicates, self.label_smoothing).mean()
-        rows_t2i = softmax_rows(t2i, offset, same, self.duplicates, self.label_smoothing).mean()
+        scale = self.logit_scale()
+        found = InfoNce(self.pairs(image, text, same), self.duplicates, self.label_smoothing).compute(
+            Wanted.of(image, text, scale)
+        )
+        gradients = [(image, found.image), (text, found.text), (scale, found.scale)]
+        total = with_gradient((found.i2t + found.t2i) / 2, gradients)
         count = torch.tensor(float(len(image)), device=image.device)
-        parts = {"i2t": rows_i2t.detach(), "t2i": rows_t2i.detach()}
-        return Losses((rows_i2t + rows_t2i) / 2, count, parts)
+        return Losses(total, count, {"i2t": found.i2t, "t2i": found.t2i})
 
-    def chance(self, pairs: int, same: Bool[Tensor, "b g"] | None) -> dict[str, float | Tensor]:
+    def chance(self, pairs: int, same: SamePairs | None) -> dict[str, float | Tensor]:
         """ln of the number of candidates, which masked duplicates make fewer (geometric mean over rows)."""
         if same is None or self.duplicates != "mask":
             return {"chance_loss": math.log(pairs), "chance_terms": float(pairs)}
-        candidates = (pairs + 1 - same.sum(1)).float()  # one of those that are the same is the pair itself
-        mean = all_sum(candidates.log().sum()) / pairs
+        candidates = pairs + 1 - same.counts()  # one of those that are the same is the pair itself
+        mean = candidates.log().mean()
         return {"chance_loss": mean, "chance_terms": mean.exp()}
-
-
-def softmax_rows(
-    logits: Float[Tensor, "b g"],
-    offset: int,
-    same: Bool[Tensor, "b g"] | None,
-    duplicates: Duplicates,
-    label_smoothing: float,
-) -> Float[Tensor, " b"]:
-    """Cross-entropy of each row, whose own column is `offset` further right than its number.
-
-    `same` marks duplicates (each row's own column included): "mask" takes them from the candidates, "positives" spreads
-    the target evenly over them. Smoothing spreads its share evenly over all candidates.
-    """
-    own = logits.diagonal(offset)[: len(logits)]
-    if same is None or duplicates == "ignore":
-        log_sum, target = logits.logsumexp(1), own
-        mean = logits.mean(1) if label_smoothing else own
-    elif duplicates == "mask":
-        excluded = same.clone()
-        excluded.diagonal(offset)[: len(logits)] = False
-        # the row's own column always stays, so that the sum is never over nothing and no -inf reaches a product
-        log_sum, target = logits.masked_fill(excluded, -math.inf).logsumexp(1), own
-        mean = logits.masked_fill(excluded, 0).sum(1) / (~excluded).sum(1) if label_smoothing else own
-    else:
-        log_sum = logits.logsumexp(1)
-        target = logits.masked_fill(~same, 0).sum(1) / same.sum(1)
-        mean = logits.mean(1) if label_smoothing else own
-    if label_smoothing:
-        target = (1 - label_smoothing) * target + label_smoothing * mean
-    return log_sum - target
-
-
-def equal_ids(ids: Int64[Tensor, " b"]) -> Bool[Tensor, "b g"]:
-    """Which of this rank's b ids equal which of all ranks' g ids."""
-    return ids[:, None] == gather(ids)[None, :]

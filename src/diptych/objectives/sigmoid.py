@@ -1,27 +1,33 @@
 """The sigmoid loss of SigLIP over the global batch: every image with every text is one yes-or-no question.
 
 Across ranks. Rank r scores its own b images against all g texts and divides by b, so L = (1/W) sum_r L_r, and the
-gradient is exact for the same reason as in `objectives/contrastive.py`; the image rows need not be gathered at all.
+gradient is exact for the same reason as in `objectives/contrastive.py`. How it is computed: `tiled_sigmoid.py`.
 """
 
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from diptych.core.distributed import all_sum, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError
 from diptych.models.model import Model
-from diptych.objectives.contrastive import Duplicates, PairObjective
+from diptych.objectives.contrastive import PairObjective
+from diptych.objectives.exchange import Exchange
 from diptych.objectives.objective import Losses, ObjectiveConfig
+from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.tiled_sigmoid import SigmoidPairs
+from diptych.objectives.tiled_softmax import Duplicates
+from diptych.objectives.tiles import Wanted, with_gradient
 
 
 class SigmoidConfig(ObjectiveConfig):
-    """SigLIP's loss. The model must have a `logit_bias` (the paper starts it at -10, the scale at 10)."""
+    """SigLIP's loss. The model must have a `logit_bias` (the paper starts it at -10, the scale at 10). `exchange` is
+    how texts come to other ranks ("gather", "ring", or "auto": by their size).
+    """
 
     duplicates: Duplicates = "mask"
+    exchange: Exchange = "auto"
 
     def build(self, model: Model) -> "Sigmoid":
         """The objective around `model`."""
@@ -36,38 +42,29 @@ class Sigmoid(PairObjective):
     """
 
     def __init__(self, config: SigmoidConfig, model: Model) -> None:
-        super().__init__(model, config.duplicates)
+        super().__init__(model, config.duplicates, config.exchange)
         if not isinstance(getattr(model, "logit_bias", None), Tensor):
             raise ConfigError(
                 "the sigmoid objective must be given a model with logit_bias; got one without. Without it the first "
                 "steps only push everything apart. Give the model one, started at -10 or at -ln(batch)."
             )
 
-    def loss_of_embeds(
-        self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: Bool[Tensor, "b g"] | None
-    ) -> Losses:
+    def loss_of_embeds(self, image: Float[Tensor, "b e"], text: Float[Tensor, "b e"], same: SamePairs | None) -> Losses:
         """The mean over this rank's images of the sum over all texts; parts "positive" and "negative"."""
-        b, offset = len(image), rank() * len(image)
-        all_text = text if world_size() == 1 else gather_with_grad(text)
-        logits = self.logit_scale() * image @ all_text.T + self.logit_bias()  # (b, g)
-        true = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-        true.diagonal(offset)[:b] = True
-        if same is not None and self.duplicates == "positives":
-            true = same
-        # -log sigmoid(z x) = softplus(-z x), which neither overflows nor loses its tail
-        terms = softplus(torch.where(true, -logits, logits))
-        if same is not None and self.duplicates == "mask":
-            terms = terms.masked_fill(same & ~true, 0)
-        total = terms.sum() / b
-        positive = terms.detach().masked_fill(~true, 0).sum() / b
-        count = torch.tensor(float(b), device=image.device)
-        return Losses(total, count, {"positive": positive, "negative": total.detach() - positive})
+        scale, bias = self.logit_scale(), self.logit_bias()
+        found = SigmoidPairs(self.pairs(image, text, same, bias), self.duplicates).compute(
+            Wanted.of(image, text, scale, bias)
+        )
+        gradients = [(image, found.image), (text, found.text), (scale, found.scale), (bias, found.bias)]
+        total = with_gradient(found.positive + found.negative, gradients)
+        count = torch.tensor(float(len(image)), device=image.device)
+        return Losses(total, count, {"positive": found.positive, "negative": found.negative})
 
-    def chance(self, pairs: int, same: Bool[Tensor, "b g"] | None) -> dict[str, float | Tensor]:
+    def chance(self, pairs: int, same: SamePairs | None) -> dict[str, float | Tensor]:
         """The loss of the best constant answer, the share p of true questions: of n true and m false ones a row,
         n ln((n + m) / n) + m ln((n + m) / m). Without duplicates n = 1 and m = g - 1: about ln g + 1.
         """
-        alike = 1.0 if same is None or self.duplicates == "ignore" else float(all_sum(same.sum())) / pairs
+        alike = 1.0 if same is None or self.duplicates == "ignore" else float(same.counts().mean())
         true, false = alike if self.duplicates == "positives" else 1.0, pairs - alike
         rest = false * math.log((true + false) / false) if false > 0 else 0.0
         return {"chance_loss": true * math.log((true + false) / true) + rest}
