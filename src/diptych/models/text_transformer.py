@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from diptych.core.errors import DataError
 from diptych.models.tower import TextTower, TextTowerConfig
+from diptych.nn.attention import has_runs_kernel
 from diptych.nn.block import BlockConfig, build_blocks, init_scaled
-from diptych.nn.mask import Layout, MaskPlan, bidirectional, causal, padding
+from diptych.nn.mask import Layout, MaskPlan, causal, padding
 from diptych.nn.norm import build_norm
-from diptych.nn.pool import Projection, build_projection, masked_mean, take_last
+from diptych.nn.packing import Form, Packing, host_lengths, pack
+from diptych.nn.pool import Projection, build_projection, masked_mean, take_first, take_last
 
 
 class TextTransformerConfig(TextTowerConfig, BlockConfig):
@@ -47,8 +49,9 @@ class TextTransformerConfig(TextTowerConfig, BlockConfig):
 class TextTransformer(TextTower):
     """Token and position embeddings, blocks, one of four poolings.
 
-    Batches may be cut to their longest text: it is the same function. Under causal attention no real token sees the
-    padding behind it, so no mask beyond the causal one is needed; otherwise padding is masked; and "last" pads again.
+    `forward` packs texts back to back (nn/packing.py), so that padding is never computed; `padded` is the same function
+    of padded rows, in value and gradient (drop-path draws once a text, alike), and what runs where there is nothing to
+    gain. "last" pads always: there padding is part of the function. A text without tokens is pooled to zeros.
     First weights follow OpenAI's code: tokens N(0, 0.02^2), positions N(0, 0.01^2), blocks as in `init_scaled`.
     """
 
@@ -65,43 +68,88 @@ class TextTransformer(TextTower):
         init_scaled(self.blocks, c.width, max(c.depth, 1))
 
     def forward(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        x = self._encode(tokens, lengths)
+        packing = self._packing(tokens, lengths)
+        if packing is None:
+            return self.padded(tokens, lengths)
+        x = self._encode_packed(tokens, packing)
         pooling = self.config.pooling
         if pooling == "mean":
-            x = masked_mean(self.norm_final(x), lengths)
-        else:  # norms act token by token: only the pooled one is needed
-            x = take_last(x, lengths) if pooling == "eos" else x[:, 0 if pooling == "cls" else -1]
-            x = self.norm_final(x)
-        return x if self.projection is None else self.projection(x)
+            return self._project(packing.means(self.norm_final(packing.reals(x))))
+        return self._project(self.norm_final(packing.lasts(x) if pooling == "eos" else packing.firsts(x)))
+
+    def padded(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """`forward` by padded rows: the plain twin. Only here may lengths be without content (the meta device)."""
+        x, lengths = self._encode_padded(tokens, lengths)
+        pooling = self.config.pooling
+        if pooling == "mean":
+            return self._project(masked_mean(self.norm_final(x), lengths))
+        take = {"eos": take_last, "cls": take_first, "last": lambda x, _: x[:, -1]}[pooling]
+        return self._project(self.norm_final(take(x, lengths)))  # norms act token by token: only the pooled ones'
 
     def tokens(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b t d"]:
-        return self.norm_final(self._encode(tokens, lengths)[:, : tokens.shape[1]])
+        packing = self._packing(tokens, lengths)
+        if packing is not None:
+            return packing.unpack(self.norm_final(packing.reals(self._encode_packed(tokens, packing))))
+        width = tokens.shape[1]
+        x, lengths = self._encode_padded(tokens, lengths)
+        x = self.norm_final(x[:, :width])
+        if self.config.pooling != "last":
+            x = torch.where(torch.arange(x.shape[1], device=x.device)[:, None] < lengths[:, None, None], x, 0)
+        return nn.functional.pad(x, (0, 0, 0, width - x.shape[1]))
 
     def decay_free(self) -> set[str]:
         return {"position_embed"}
 
-    def _encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def _packing(self, tokens: Tensor, lengths: Tensor) -> Packing | None:
+        """How to pack a batch; None where padding is seen, where it costs nothing, and for lengths without content."""
+        if self.config.pooling == "last" or lengths.is_meta:
+            return None
+        device, width = tokens.device, tokens.shape[1]
+        mixed = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if mixed else self.position_embed.dtype
+        form: Form = "flat" if has_runs_kernel(device, dtype, self.width // self.config.heads) else "rows"
+        return pack(host_lengths(lengths, width), width, device, form)
+
+    def _encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        self._check(tokens)
+        positions = nn.functional.embedding(packing.layout.positions(), self.position_embed)
+        x = self.token_embed(packing.take(tokens)) + positions
+        return self._through(x, packing.mask(self.config.attention == "causal"))
+
+    def _encode_padded(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of the blocks, and the lengths where the tokens are."""
+        self._check(tokens)
+        sees_all, even = self.config.pooling == "last", False
+        if not (sees_all or lengths.is_meta):
+            lengths = host_lengths(lengths, tokens.shape[1])
+            longest = max(int(lengths.max()) if len(lengths) else 1, 1)
+            tokens, even = tokens[:, :longest], bool((lengths == longest).all())
+        lengths = lengths.to(tokens.device, non_blocking=True)
+        if sees_all:
+            tokens = self._fill(tokens, lengths)
+        layout, mask = Layout.plain(tokens.shape[1], tokens.device), None
+        if self.config.attention == "causal":
+            mask = causal().plan(layout)  # no real token sees the padding behind it
+        elif not (sees_all or even):
+            mask = padding().plan(Layout.of_lengths(lengths, tokens.shape[1]))
+        return self._through(self.token_embed(tokens) + self.position_embed[: tokens.shape[1]], mask), lengths
+
+    def _through(self, x: Tensor, mask: MaskPlan | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, mask)
+        return x
+
+    def _project(self, x: Tensor) -> Tensor:
+        return x if self.projection is None else self.projection(x)
+
+    def _check(self, tokens: Tensor) -> None:
         if tokens.shape[1] > self.context_length:
             raise DataError(
                 f"a text must have at most {self.context_length} tokens, this tower's context_length; got "
                 f"{tokens.shape[1]}. Truncate with the model's own tokenizer."
             )
-        if self.config.pooling == "last":
-            tokens = self._padded(tokens, lengths)
-        x = self.token_embed(tokens) + self.position_embed[: tokens.shape[1]]
-        mask = self._mask(tokens, lengths)
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
 
-    def _mask(self, tokens: Tensor, lengths: Tensor) -> MaskPlan | None:
-        everything = self.config.attention == "causal" or self.config.pooling == "last"
-        if everything:
-            rule = causal() if self.config.attention == "causal" else bidirectional()
-            return rule.plan(Layout.plain(tokens.shape[1], tokens.device))
-        return padding().plan(Layout.of_lengths(lengths, tokens.shape[1]))
-
-    def _padded(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def _fill(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Every text padded to the whole context with the id that the weights have learned as padding."""
         real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         tokens = torch.where(real, tokens, self.config.pad_id)

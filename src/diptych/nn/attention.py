@@ -1,4 +1,6 @@
-"""Multi-head attention with explicit projections, and the one path to the fused kernel."""
+"""Multi-head attention with explicit projections, and the one path to the fused kernels."""
+
+import inspect
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
-from diptych.nn.mask import MaskPlan
+from diptych.nn.mask import MaskPlan, Runs
 from diptych.nn.norm import NormKind, build_norm
+
+try:  # since torch 2.11
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None  # type: ignore[assignment]
 
 SHORT = 256 * 256
 """Queries times keys up to which weights are held in full on a CPU in bf16: 128 kB a head and sample at most."""
@@ -21,6 +28,8 @@ def attend(
     The fused kernel, but for bf16 on a CPU: there its backward takes 2 (197 tokens) to 10 (12 tokens) times as long as
     that of two matrix products, its forward as long (measured with torch 2.13 on one thread).
     """
+    if mask is not None and mask.runs is not None:
+        return attend_runs(q, k, v, mask.runs, mask.is_causal)
     is_causal = mask is not None and mask.is_causal
     allowed = None if mask is None else mask.allowed
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] * k.shape[2] <= SHORT:
@@ -43,6 +52,32 @@ def attend_by_matmul(
     if allowed is not None:
         scores = scores.masked_fill(~allowed, float("-inf"))
     return scores.softmax(-1).to(v.dtype) @ v
+
+
+def attend_runs(
+    q: Float[Tensor, "1 n t k"], k: Float[Tensor, "1 n t k"], v: Float[Tensor, "1 n t k"], runs: Runs, is_causal: bool
+) -> Float[Tensor, "1 n t k"]:
+    """The same where segments lie back to back and see only themselves: no matrix, no work between segments.
+
+    Only where `has_runs_kernel` says so.
+    """
+    window = (-1, 0) if is_causal else (-1, -1)
+    query, key, value = (x[0].transpose(0, 1) for x in (q, k, v))  # (t, n, k)
+    out = varlen_attn(query, key, value, runs.bounds, runs.bounds, runs.longest, runs.longest, window_size=window)
+    assert isinstance(out, Tensor)  # without the auxiliary outputs
+    return out.transpose(0, 1)[None]
+
+
+def has_runs_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether attention of variable lengths has a kernel: flash attention's, on CUDA from Ampere on, in half precision.
+
+    Its gradient exists for heads of up to 256 numbers, a multiple of 8.
+    """
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or torch.version.hip is not None:
+        return False
+    if varlen_attn is None or "window_size" not in inspect.signature(varlen_attn).parameters:
+        return False  # torch 2.10 spelled causality otherwise
+    return head_width <= 256 and head_width % 8 == 0 and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 class Attention(nn.Module):

@@ -59,14 +59,21 @@ class BlockConfig(Config):
         return round(self.width * self.mlp_ratio)
 
 
-def drop_path(x: Float[Tensor, "b s d"], rate: float, training: bool) -> Float[Tensor, "b s d"]:
+def drop_path(
+    x: Float[Tensor, "b s d"], rate: float, training: bool, mask: MaskPlan | None = None
+) -> Float[Tensor, "b s d"]:
     """`x` with whole samples set to zero with chance `rate`, the others scaled up (Huang et al., 2016).
 
-    Drawn from torch's global generator of x's device: no synchronisation, and replaying its state replays the draw.
+    A sample is a row, or, where `mask` packs several into a row, each of those: one draw each, in their order, so that
+    packed and padded texts are drawn alike. Drawn from torch's global generator of x's device: no synchronisation, and
+    replaying its state replays the draw.
     """
     if not training or rate == 0.0:
         return x
-    kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
+    if mask is not None and mask.sample is not None:
+        kept = (torch.rand(mask.samples, 1, device=x.device) >= rate)[mask.sample]  # (b, s, 1)
+    else:
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
     return x * (kept / (1.0 - rate)).to(x.dtype)
 
 
@@ -117,17 +124,17 @@ class TransformerBlock(nn.Module):
         if self.cross_kind == "gated" and context is not None:
             x = x + self.cross_gate.tanh() * self.cross_attention(self.norm_cross(x), context_mask, context)
             x = x + self.cross_mlp_gate.tanh() * self.cross_mlp(self.norm_cross_mlp(x))
-        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1)
+        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1, mask)
         if self.cross_kind == "plain" and context is not None:
-            x = self._add(x, self.norm_cross, lambda y: self.cross_attention(y, context_mask, context), None)
-        return self._add(x, self.norm_2, self.mlp, self.scale_2)
+            x = self._add(x, self.norm_cross, lambda y: self.cross_attention(y, context_mask, context), None, mask)
+        return self._add(x, self.norm_2, self.mlp, self.scale_2, mask)
 
-    def _add(self, x: Tensor, norm: nn.Module, branch: object, scale: Tensor | None) -> Tensor:
+    def _add(self, x: Tensor, norm: nn.Module, branch: object, scale: Tensor | None, mask: MaskPlan | None) -> Tensor:
         assert callable(branch)
         before, after = self.norm_position in ("pre", "sub"), self.norm_position == "swin"
         y = branch(norm(x) if before else x)
         y = norm(y) if after else y
-        y = drop_path(y if scale is None else y * scale, self.rate, self.training)
+        y = drop_path(y if scale is None else y * scale, self.rate, self.training, mask)
         return norm(x + y) if self.norm_position == "post" else x + y
 
 

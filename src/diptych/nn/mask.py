@@ -2,14 +2,15 @@
 
 A mask is a rule, not a matrix: ``causal() & padding()`` is a value that can be printed and compared. A `Layout` says
 what each token is. `Mask.dense` gives the matrix; `Mask.plan` gives what the attention kernel needs, which is nothing
-at all where nothing is masked and the kernel's own causal path where the rule is purely causal.
+at all where nothing is masked, the kernel's own causal path where the rule is purely causal, and the bounds of the
+segments where they lie back to back and see only themselves.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int32, Int64
 from torch import Tensor
 
 TEXT, IMAGE, QUERY, AUDIO, VIDEO = range(5)
@@ -20,12 +21,24 @@ PADDING = -1
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Segments back to back in one row, without padding: segment i is bounds[i] to bounds[i + 1].
+
+    longest   at least the length of the longest (the kernel's grid is made for it), known to the host
+    """
+
+    bounds: Int32[Tensor, " n"]
+    longest: int
+
+
+@dataclass(frozen=True)
 class Layout:
     """What each of `length` tokens is. None stands for the plain case, which lets masks simplify without looking.
 
     segment   which packed record a token belongs to, PADDING for none; None: all belong to one, and none is padding
     modality  TEXT, IMAGE, ...; None: all are TEXT
     position  place in the record, by which causality is judged; None: 0, 1, 2, ...
+    runs      where the segments lie, if there is one row of them back to back, their positions ascending
     """
 
     length: int
@@ -33,6 +46,7 @@ class Layout:
     modality: Int64[Tensor, "b s"] | None = None
     position: Int64[Tensor, "b s"] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    runs: Runs | None = None
 
     @classmethod
     def of_lengths(cls, lengths: Int64[Tensor, " b"], length: int) -> "Layout":
@@ -70,11 +84,17 @@ class MaskPlan:
     allowed    True where a query may see a key, to be broadcast over heads and, where 1, over queries; rows that see
                nothing are opened (a softmax over nothing is NaN), and their outputs are zeroed by `sees`
     sees       which queries see anything at all
+    runs       each query sees only its own segment, these being the segments: for a kernel of variable lengths
+    sample     where a row holds several samples: which one each token belongs to, for what is drawn once a sample
+    samples    how many there are
     """
 
     is_causal: bool = False
     allowed: Bool[Tensor, "#b 1 #q k"] | None = None
     sees: Bool[Tensor, "#b 1 #q 1"] | None = None
+    runs: Runs | None = None
+    sample: Int64[Tensor, "b q"] | None = None
+    samples: int = 0
 
 
 Rule = Callable[[Layout, Layout], Tensor]
@@ -105,31 +125,36 @@ class Mask:
     def plan(self, query: Layout, key: Layout | None = None) -> MaskPlan | None:
         """What the kernel needs, made once and used by all layers. Decided by structure: nothing is read back."""
         key = query if key is None else key
-        reduced = self._reduce(query, key)
-        if reduced == "everything":
+        needs = self._reduce(query, key)
+        if needs is not None and not needs:
             return None
-        if reduced == "causal":
+        if needs == {"causal"} and query.runs is None:
             return MaskPlan(is_causal=True)
+        if needs is not None and "segments" in needs:
+            return MaskPlan(is_causal="causal" in needs, runs=query.runs)
         allowed = self.rule(query, key)
         sees = allowed.any(-1, keepdim=True)
         return MaskPlan(allowed=(allowed | ~sees)[:, None], sees=sees[:, None])
 
-    def _reduce(self, query: Layout, key: Layout) -> str:
-        """`everything`, `causal` (in the kernel's sense) or `matrix`: what the rule amounts to on these layouts."""
+    def _reduce(self, query: Layout, key: Layout) -> frozenset[str] | None:
+        """What the rule amounts to on these layouts: any of `causal` and `segments` in a kernel's sense, both at once
+        meaning their conjunction; nothing where everything is seen; None where it takes a matrix."""
         if self.parts:
-            kinds = {part._reduce(query, key) for part in self.parts}
+            kinds = [part._reduce(query, key) for part in self.parts]
             if self.name == "or":
-                return "everything" if "everything" in kinds else "causal" if kinds == {"causal"} else "matrix"
-            return "matrix" if "matrix" in kinds else "causal" if "causal" in kinds else "everything"
-        if self.name == "bidirectional":
-            return "everything"
-        if self.name == "causal" and query is key and query.position is None:
-            return "causal"
-        if self.name == "padding" and key.segment is None:
-            return "everything"
-        if self.name == "block_diagonal" and query.segment is None and key.segment is None:
-            return "everything"
-        return "matrix"
+                if frozenset() in kinds:
+                    return frozenset()
+                return kinds[0] if all(k == kinds[0] for k in kinds) else None
+            known = [k for k in kinds if k is not None]
+            return frozenset().union(*known) if len(known) == len(kinds) else None
+        runs = query is key and query.runs is not None
+        if self.name == "bidirectional" or (self.name == "padding" and (key.segment is None or runs)):
+            return frozenset()
+        if self.name == "causal" and query is key and (query.position is None or runs):
+            return frozenset({"causal"})
+        if self.name == "block_diagonal" and (runs or (query.segment is None and key.segment is None)):
+            return frozenset({"segments"} if runs else ())
+        return None
 
 
 def bidirectional() -> Mask:

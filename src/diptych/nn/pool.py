@@ -16,14 +16,19 @@ Projection = Literal["linear", "linear_bias", "none"]
 
 
 def take_last(x: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b d"]:
-    """The last real token of each row (EOS)."""
-    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
+    """The last real token of each row (EOS); zeros where there is none."""
+    return torch.where(lengths[:, None] > 0, x[torch.arange(x.shape[0], device=x.device), lengths - 1], 0)
+
+
+def take_first(x: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """The first token of each row (CLS); zeros where there is none."""
+    return torch.where(lengths[:, None] > 0, x[:, 0], 0)
 
 
 def masked_mean(x: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b d"]:
-    """The mean of each row's real tokens, summed in fp32; zeros where there are none."""
+    """The mean of each row's real tokens, summed in fp32 or better; zeros where there are none."""
     real = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # (b, t)
-    total = torch.where(real[:, :, None], x, 0).sum(1, dtype=torch.float32)
+    total = torch.where(real[:, :, None], x, 0).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
     return (total / lengths.clamp(min=1)[:, None]).to(x.dtype)
 
 
