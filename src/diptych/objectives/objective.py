@@ -41,6 +41,8 @@ class Objective(nn.Module, ABC):
     couples_pairs: ClassVar[bool] = False
     """Whether a pair's loss depends on the other pairs of the batch."""
 
+    teacher: str = ""
+    """A model folder whose vectors each batch must bring as `cached` "teacher_image" and "teacher_text"; "": none."""
     model: Model
     at_rest: tuple[str, ...]
     """Names of modules that stay in eval mode whatever `train` says: they are frozen (`train/freeze.py`)."""
