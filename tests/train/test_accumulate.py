@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from diptych.core.batch import Batch
-from diptych.core.errors import ConfigError
+from diptych.core.errors import ConfigError, TrainingError
 from diptych.core.image_format import ImageFormat
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -13,7 +13,8 @@ from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.objectives.objective import Losses, Objective
 from diptych.objectives.sigmoid import SigmoidConfig
-from diptych.train.accumulate import Accumulator, batch_norm_notice, batch_norms
+from diptych.train.accumulate import Accumulator, Way
+from diptych.train.batch_norms import batch_norms
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.reference.accumulate import in_pieces
 from tests.train import ranks
@@ -146,7 +147,7 @@ def test_uncoupled_pieces_are_weighted_by_their_terms():
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_batch_norm_notes_each_piece_once_in_order_and_says_so(kept):
+def test_batch_norm_notes_each_piece_once_and_in_order(kept):
     model = TinyConfig(batch_norm=True).build(20)
     objective = ContrastiveConfig().build(model).train()
     twin = copy.deepcopy(objective)
@@ -158,9 +159,6 @@ def test_batch_norm_notes_each_piece_once_in_order_and_says_so(kept):
     torch.testing.assert_close(norm.running_mean, expected.running_mean)
     torch.testing.assert_close(norm.running_var, expected.running_var)
     assert_same_gradient(grads(objective), grads(twin))
-    assert "statistics over 5 pairs" in batch_norm_notice(objective, 5, 10)
-    assert batch_norm_notice(objective, 0, 10) is None
-    assert batch_norm_notice(ContrastiveConfig().build(TinyConfig().build(20)), 5, 10) is None
 
 
 def test_bfloat16_gives_nearly_the_same_gradient():
@@ -209,6 +207,47 @@ def test_frozen_parameters_and_negative_pieces():
     assert objective.model.token_embed.weight.grad is None
     with pytest.raises(ConfigError, match="micro_batch must be at least 0"):
         Accumulator(objective, -1)
+
+
+def out_of_memory_above(monkeypatch, objective: Objective, pairs: int) -> None:
+    """An encoder for which there is memory for so many pairs with gradient, and no more."""
+    real = objective.encode
+
+    def encode(batch: Batch) -> dict[str, torch.Tensor]:
+        encoded = real(batch)  # draws and notes before it fails
+        if torch.is_grad_enabled() and batch.size > pairs:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        return encoded
+
+    monkeypatch.setattr(objective, "encode", encode)
+
+
+def test_the_first_batch_that_does_not_fit_is_taken_in_a_leaner_way(monkeypatch, capsys):
+    objective = ContrastiveConfig().build(TinyConfig(dropout=0.2, batch_norm=True).build(20)).train()
+    twin, batch = copy.deepcopy(objective), tiny_batch(11)  # no piece of one: batch norm refuses it
+    out_of_memory_above(monkeypatch, objective, 3)
+    accumulate = Accumulator(objective)
+    accumulate.leaner = leaner = lambda way, pairs: {0: Way(6), 6: Way(3, checkpoint=True)}.get(way.micro_batch)
+    for one, of in ((Accumulator(twin, 3), twin), (accumulate, objective)):
+        torch.manual_seed(2)
+        one(batch)
+        found, expected = grads(of), grads(twin)
+    assert all(torch.equal(found[n], expected[n]) for n in expected)
+    assert all(torch.equal(a, b) for a, b in zip(objective.buffers(), twin.buffers(), strict=True))
+    assert accumulate.way.micro_batch == 3
+    said = capsys.readouterr().err
+    assert "does not fit into memory (CUDA out of memory); it is tried again: 2 pieces of 6 pairs" in said
+    assert leaner(accumulate.way, 11) is None
+
+
+def test_without_memory_the_user_is_told_what_to_do(monkeypatch):
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    accumulate = Accumulator(objective, 4)
+    accumulate(tiny_batch(10))
+    accumulate.leaner = lambda way, pairs: Way(1)  # weights have moved since: it is not asked
+    out_of_memory_above(monkeypatch, objective, 3)
+    with pytest.raises(TrainingError, match=r"it was 4\), set train.checkpoint_activations=true"):
+        accumulate(tiny_batch(10))
 
 
 @pytest.mark.dist

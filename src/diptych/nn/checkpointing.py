@@ -35,6 +35,11 @@ def set_checkpointing(module: nn.Module, on: bool) -> int:
     return len(blocks)
 
 
+def is_checkpointed(module: nn.Module) -> bool:
+    """Whether some block inside `module` computes its activations again."""
+    return any(_is_ours(block.__dict__.get("forward")) for block in recomputable_blocks(module))
+
+
 def recomputable_blocks(module: nn.Module) -> list[nn.Module]:
     """The outermost blocks of `module` whose class says that it can be computed again."""
     if getattr(type(module), "recomputable", False):

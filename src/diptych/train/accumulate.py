@@ -17,18 +17,21 @@ Under DDP everything with a gradient goes through the one forward that DDP knows
 synchronises. What the loss owns has its gradient by then and takes part in the last piece with a zero.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, broadcast_, world_size
-from diptych.core.errors import ConfigError
+from diptych.core.distributed import all_sum, world_size
+from diptych.core.errors import ConfigError, TrainingError
+from diptych.core.progress import say
+from diptych.nn.checkpointing import is_checkpointed, set_checkpointing
 from diptych.objectives.objective import Losses, Objective
+from diptych.train.batch_norms import BatchNormAtRest, RunningStatistics
 from diptych.train.sharding import average_whole, is_sharded, local, silent, wrap
 
 
@@ -41,11 +44,35 @@ class Gradient:
     batch: Batch
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the gradient of a batch is taken: it changes memory and time, not the gradient.
+
+    micro_batch  pairs in a piece; 0: all at once
+    kept         pieces whose graphs there is room for at once; one takes no more memory than none
+    checkpoint   whether blocks keep only their inputs
+    """
+
+    micro_batch: int = 0
+    kept: int = 1
+    checkpoint: bool = False
+
+    def words(self, pairs: int) -> str:
+        """What it is for a share of `pairs`."""
+        m = min(self.micro_batch or pairs, pairs)
+        how = f"all {pairs:,} pairs at once" if m == pairs else f"{-(-pairs // m):,} pieces of {m:,} pairs"
+        return how + (", blocks computed again" if self.checkpoint else "")
+
+
+Leaner = Callable[[Way, int], Way | None]
+"""The next way with less memory for a share of so many pairs; None: there is none."""
+
+
 class Accumulator:
     """Puts the gradient of a batch into `.grad` of the objective's parameters, equal on all ranks.
 
     `micro_batch`: pairs in a piece, 0: all at once. `kept`: how many pieces' graphs there is room for (one takes no
-    more memory than none).
+    more memory than none). `leaner` may be set: if the very first batch finds no memory, it is taken that way instead.
     """
 
     def __init__(self, objective: Objective, micro_batch: int = 0, precision: str = "float32", kept: int = 1) -> None:
@@ -57,10 +84,52 @@ class Accumulator:
         self.objective = objective
         self.micro_batch, self.kept = micro_batch, kept
         self.precision = precision
+        self.leaner: Leaner | None = None
+        self._fits = False
         self.passage = wrap(_Passage(objective))
 
     def __call__(self, batch: Batch) -> Gradient:
-        """Adds the gradient of the global batch, of which `batch` is this rank's share."""
+        """Adds the gradient of the global batch, of which `batch` is this rank's share.
+
+        Raises TrainingError where the device's memory does not hold it.
+        """
+        while True:
+            before = None if self._fits else (_random_state(self.device), RunningStatistics(self.objective))
+            try:
+                gradient = self._gradient(batch)
+                self._fits = True
+                return gradient
+            except torch.OutOfMemoryError as error:
+                what = str(error).partition(". ")[0]
+            # outside of the handler, which holds the tensors of the failed pass
+            if before is None or not self._take_leaner_way(batch.size, what):
+                raise TrainingError(
+                    f"a step must fit into the memory of {self.device}; {what}. Lower train.micro_batch (it was "
+                    f"{self.way.micro_batch or batch.size}), set train.checkpoint_activations=true, and go on with "
+                    "--resume: the gradient stays that of the whole batch."
+                )
+            _set_random_state(before[0], self.device)
+            before[1].restore()
+
+    @property
+    def way(self) -> Way:
+        """How gradients are taken now."""
+        return Way(self.micro_batch, self.kept, is_checkpointed(self.objective))
+
+    def _take_leaner_way(self, pairs: int, what: str) -> bool:
+        """Whether there is another way to try. Not over several processes: the others are waiting in a collective."""
+        way = self.leaner(self.way, pairs) if self.leaner is not None and world_size() == 1 else None
+        if way is None:
+            return False
+        self.objective.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        say(f"the first step does not fit into memory ({what}); it is tried again: {way.words(pairs)}.")
+        set_checkpointing(self.objective, way.checkpoint)
+        self.micro_batch, self.kept = way.micro_batch, way.kept
+        return True
+
+    def _gradient(self, batch: Batch) -> Gradient:
         pieces = self._pieces(batch)
         if not self.objective.couples_pairs:
             return self._sum(pieces, batch)
@@ -83,8 +152,7 @@ class Accumulator:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that models run in; a fresh one for each pass, since it caches weights with their graph."""
-        on = self.device.type
-        return torch.autocast(on, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        return autocast(self.device, self.precision)
 
     @property
     def device(self) -> torch.device:
@@ -210,62 +278,9 @@ class _Passage(nn.Module):
         return surrogate
 
 
-class BatchNormAtRest:
-    """While it is open, batch norms use the batch's statistics but do not note them: another pass does, once."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.norms = [m for m in batch_norms(module) if m.training and m.track_running_stats]
-
-    def __enter__(self) -> None:
-        for m in self.norms:
-            m.track_running_stats = False
-
-    def __exit__(self, *_: object) -> None:
-        for m in self.norms:
-            m.track_running_stats = True
-
-
-class RunningStatistics:
-    """What batch norms have noted so far, put back when a step turns out not finite: a NaN would stay for ever."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._now = [b for m in batch_norms(module) for b in m.buffers()]
-        self._kept = [b.clone() for b in self._now]
-
-    def note(self) -> None:
-        """Remember them as they are now."""
-        for kept, now in zip(self._kept, self._now, strict=True):
-            kept.copy_(now)
-
-    def restore(self) -> None:
-        """Put back what was remembered."""
-        for kept, now in zip(self._kept, self._now, strict=True):
-            now.copy_(kept)
-
-
-def share_running_statistics(module: nn.Module) -> None:
-    """Give all ranks those of the main one, which are the ones that are saved.
-
-    DDP does the same at the next training step; in between each rank has its own, which see only its own shares.
-    """
-    broadcast_([b for m in batch_norms(module) for b in m.buffers()])
-
-
-def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """The layers of `module` whose output for one pair depends on the other pairs of a piece."""
-    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
-
-
-def batch_norm_notice(module: nn.Module, micro_batch: int, local_batch: int) -> str | None:
-    """What the user must know where batch norm meets pieces or ranks; None where nothing changes."""
-    norms, piece = [m for m in batch_norms(module) if m.training], min(micro_batch or local_batch, local_batch)
-    if not norms or (piece == local_batch and world_size() == 1):
-        return None
-    return (
-        f"{len(norms)} batch norm layers take their statistics over {piece:,} pairs (a piece of one process), not over "
-        "the global batch: the gradient is exact for that, but not that of the batch in one piece. Running statistics "
-        "move once a piece and are the main process's. Choose a tower with layer norm, or pieces of at least 64 pairs."
-    )
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Where models run in "bfloat16": linear maps and convolutions in it, what needs more in float32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 def _ids_only(batch: Batch) -> Batch:

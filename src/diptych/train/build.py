@@ -20,7 +20,8 @@ from diptych.data.tokenize import Tokenizer
 from diptych.models.model import Model
 from diptych.objectives.objective import Objective
 from diptych.train import run_folder
-from diptych.train.accumulate import Accumulator, RunningStatistics, batch_norm_notice
+from diptych.train.accumulate import Accumulator
+from diptych.train.batch_norms import RunningStatistics, batch_norm_notice
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema

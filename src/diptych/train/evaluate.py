@@ -1,7 +1,7 @@
 """Judging a model while it trains and when it is done: the objective on held-out pairs, and the run's evals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from diptych.core.errors import DiptychError
 from diptych.core.progress import say
 from diptych.data.augment import NO_AUGMENTATION
 from diptych.data.dataset import Dataset
+from diptych.data.features import FeatureTable
 from diptych.data.loader import Loader
 from diptych.data.tokenize import Tokenizer
 from diptych.evals.eval import EvalConfig, EvalResult
 from diptych.evals.find import save
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.objective import Objective
-from diptych.train.accumulate import Accumulator, share_running_statistics
+from diptych.train.accumulate import Accumulator
+from diptych.train.batch_norms import share_running_statistics
 from diptych.train.config import RunConfig
 
 
@@ -31,10 +33,11 @@ def validation_loss(
     objective: Objective,
     accumulate: Accumulator,
     device: torch.device,
+    features: Mapping[str, FeatureTable] | None = None,
 ) -> float | None:
     """The mean loss of the first batches of the validation split, not augmented; None without such a split.
 
-    All ranks take part. Batches are of the training size where there are enough records, so the number compares.
+    All ranks take part. `features` are tables of the split, as the loader reads them. Batches are of the training size where there are enough records, so the number compares.
     """
     records = len(dataset.splits["val"]) if "val" in dataset.splits else 0
     batch = min(config.train.global_batch, records) // world_size() * world_size()
@@ -51,6 +54,7 @@ def validation_loss(
         global_batch=batch,
         rank=rank(),
         world_size=world_size(),
+        features=features,
     )
     share_running_statistics(objective)  # or each rank would judge a model of its own
     objective.eval()
