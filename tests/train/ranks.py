@@ -17,6 +17,7 @@ from diptych.objectives.sigmoid import SigmoidConfig
 from diptych.train.accumulate import Accumulator
 from diptych.train.config import RunConfig
 from diptych.train.loop import train
+from diptych.train.sharding import shard, whole
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.train.tiny_run import tiny_config
 
@@ -48,12 +49,14 @@ def objectives() -> dict[str, Objective]:
     return found
 
 
-def gradients(micro_batch: int, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+def gradients(micro_batch: int, rank: int = 0, world: int = 1, sharded: bool = False) -> dict[str, Tensor]:
     """The loss and all gradients of each objective for this rank's share of a fixed batch of 12."""
     batch = tiny_batch(12, **IDS)
     share = 12 // world
     found = {}
     for name, objective in objectives().items():
+        if sharded:
+            shard(objective)
         accumulate = Accumulator(objective, micro_batch)
         for _ in range(2):  # twice, since DDP's first step is unlike the others
             objective.zero_grad()
@@ -62,7 +65,7 @@ def gradients(micro_batch: int, rank: int = 0, world: int = 1) -> dict[str, Tens
         if world > 1:
             dist.all_reduce(total)
         found[f"{name}/loss"] = total / world
-        found |= {f"{name}/{n}": p.grad.clone() for n, p in objective.named_parameters()}
+        found |= {f"{name}/{n}": whole(p.grad).clone() for n, p in objective.named_parameters()}
         health = objective.health({}, batch) if name == "tokenwise" else None
         assert not health
     return found

@@ -4,7 +4,6 @@
 Any number of processes reads what any other number wrote: each reads the slices that it needs.
 """
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,30 +35,32 @@ def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
     A collective. Sharded tensors (DTensor) are given by every rank, each of the others by the one rank that writes it.
     """
-    import torch.distributed.checkpoint as dcp  # a second of import, of which only a sharded run has any use
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter  # a second, wanted by few runs only
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     with _quiet():
-        dcp.save(dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     own = f"shard-{rank() + 1:05d}-"
     return {p.name: sha256(p) for p in sorted(folder.glob(f"{own}*"))}
 
 
 def stored(folder: Path) -> dict[str, Stored]:
     """What the shards in `folder` hold. Raises CheckpointError where a file is torn or a piece is missing."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
     with _reading(folder):
-        metadata = dcp.HuggingFaceStorageReader(str(folder)).read_metadata()
+        metadata = HuggingFaceStorageReader(str(folder)).read_metadata()
         found = {}
         for name, entry in metadata.state_dict_metadata.items():
-            shape = torch.Size(entry.size)  # type: ignore[union-attr]
-            pieces = sum(math.prod(c.sizes) for c in entry.chunks)  # type: ignore[union-attr]
+            assert isinstance(entry, TensorStorageMetadata)
+            shape, pieces = torch.Size(entry.size), sum(torch.Size(c.sizes).numel() for c in entry.chunks)
             if pieces != shape.numel():
                 raise CheckpointError(
                     f"{folder} must hold all of {name} ({shape.numel():,} values); got {pieces:,}. A process's file is "
                     "missing or foreign; delete this checkpoint and take an older one."
                 )
-            found[name] = Stored(shape, entry.properties.dtype)  # type: ignore[union-attr]
+            found[name] = Stored(shape, entry.properties.dtype)
     return found
 
 
@@ -68,7 +69,8 @@ def read_shards(folder: Path, into: Mapping[str, Tensor]) -> None:
 
     No collective: each process reads for itself. Raises CheckpointError where a name is missing or a shape differs.
     """
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     there = stored(folder)
     for name, tensor in into.items():
@@ -78,7 +80,7 @@ def read_shards(folder: Path, into: Mapping[str, Tensor]) -> None:
                 f"{folder} must hold {name} with shape {tuple(tensor.shape)}; got {got}. It belongs to another model."
             )
     with _reading(folder):
-        dcp.load(dict(into), storage_reader=dcp.HuggingFaceStorageReader(str(folder)), no_dist=True)
+        load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
 
 
 def check_digests(folder: Path, digests: Mapping[str, str]) -> None:

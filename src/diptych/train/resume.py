@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -324,7 +324,7 @@ def _seal(folder: Path, state: dict[str, Any], form: int, files: dict[str, str])
                 os.fsync(f.fileno())
 
 
-def _read(folder: Path, file: str, like: dict[str, Tensor], moments: bool = False) -> dict[str, Tensor]:
+def _read(folder: Path, file: str, like: Mapping[str, Tensor], moments: bool = False) -> dict[str, Tensor]:
     """The tensors of `file`, each split and laid out as the one in `like` that has its name and shape.
 
     `moments`: names are those of parameters in `like`, and behind a slash that of the moment.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.checkpoints.native import build
-from diptych.core.distributed import all_sum, is_main, world_size
+from diptych.core.distributed import all_sum, initialised, is_main, world_size
 from diptych.models.model import Model
 from diptych.models.tower import ImageTower, TextTower
 from diptych.nn.checkpointing import recomputable_blocks
@@ -44,6 +44,7 @@ METHODS = (
     "embed_text",
     "score",
     "tokens",
+    "padded",
 )
 """Methods besides `forward` through which units are entered. One that is missing here finds a part of a weight where it
 needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
@@ -60,7 +61,7 @@ def shard(objective: Objective) -> None:
     Every process must hold the same weights. They become other parameters, so the optimizer and any average of weights
     are made afterwards, and what wraps methods or blocks (compilation, activation checkpointing) before.
     """
-    if world_size() == 1:
+    if not initialised():
         return
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -145,12 +146,12 @@ def gathered(model: Model) -> Iterator[Model]:
     """While open, a model that the main process can run and save alone; a collective, entered by all.
 
     That is `model` itself, or, where it is sharded, a whole copy of it, which only the main process gets: the others
-    get `model` back. The copy needs as much memory on the main process as all weights.
+    get `model` back. The copy is in eval mode, and needs as much memory on the main process as all weights.
     """
     if not is_sharded(model):
         yield model
         return
-    copy = build(model.config, model.vocab_size).to(model.pixel_mean.device) if is_main() else None
+    copy = build(model.config, model.vocab_size).to(model.pixel_mean.device).eval() if is_main() else None
     state = {} if copy is None else copy.state_dict()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():  # one at a time, in the same order on all
