@@ -13,7 +13,6 @@ from diptych.core.errors import ConfigError, DataError, TrainingError
 from diptych.core.image_format import ImageFormat
 from diptych.data.augment import AugmentConfig
 from diptych.data.dataset import Split
-from diptych.data.decode import decode_image
 from diptych.data.loader import Loader, LoaderConfig
 from diptych.data.tokenize import Tokenizer
 from tests.data import tiny_split
@@ -192,7 +191,7 @@ class Killer:
 def test_a_lost_worker_ends_the_run_with_advice(split: Split, tokenizer: Tokenizer, how: str, message: str) -> None:
     made = loader(split, tokenizer, cache="none", workers=2, timeout_s=1)
     killer = Killer(split, how)
-    made._reader._image = lambda i: decode_image(killer.image_bytes(i))
+    made._maker._views.split = killer  # type: ignore[assignment]
     before = signal.getsignal(signal.SIGCHLD)
     with pytest.raises(TrainingError, match=message):
         list(made.batches(0, 80))

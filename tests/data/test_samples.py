@@ -1,17 +1,14 @@
 """The order of a run: complete, keyed, and with captions drawn by weight."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.core.errors import DataError, ShardError
 from diptych.core.seeds import fold
-from diptych.data.samples import SampleReader, choose, place
-from tests.data.tiny_split import opened
+from diptych.data.samples import SampleReader, caption_draws, choose, place, places, sample_keys
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,34 +31,42 @@ def test_alternatives_are_drawn_by_their_weights(weights: tuple[float, ...] | No
         assert abs(drawn[i] - expected) <= 3.5 * expected**0.5
 
 
-def test_a_bad_record_is_replaced_by_the_next_of_the_order(tmp_path: Path) -> None:
-    split = opened(tmp_path, 10)
-    bad = place(0, 10, 0)
+@settings(max_examples=40, deadline=None)
+@given(size=st.integers(1, 300), seed=st.integers(0, 2**31), low=st.integers(0, 700), count=st.integers(0, 400))
+def test_many_places_and_keys_equal_one_by_one(size: int, seed: int, low: int, count: int) -> None:
+    assert places(low, low + count, size, seed).tolist() == [place(n, size, seed) for n in range(low, low + count)]
+    assert sample_keys(low, low + 3, seed) == [fold(seed, "augment", n) for n in range(low, low + 3)]
 
-    def image(i: int) -> torch.Tensor:
-        if i == bad:
+
+def test_draws_are_those_that_choose_makes() -> None:
+    keys = sample_keys(0, 50, 1)
+    assert [int(u * 7) for u in caption_draws(keys)] == [choose(k, 7, None) for k in keys]
+
+
+def test_a_bad_record_is_replaced_by_the_next_of_the_order() -> None:
+    reader, bad, read = SampleReader("train", 10, 0), place(0, 10, 0), []
+
+    def attempt(row: int, record: int) -> None:
+        if record == bad:
             raise DataError("broken")
-        return torch.zeros(3, 2, 2, dtype=torch.uint8)
+        read.append((row, record))
 
-    reader = SampleReader(split, 0, "draw", image)
-    sample = reader.read(0)
-    assert sample.record == place(1, 10, 0)
-    assert sample.n == 0
-    assert sample.key == fold(0, "augment", 0)
+    records = reader.read(0, 3, attempt).tolist()
+    assert records == [place(1, 10, 0), place(1, 10, 0), place(2, 10, 0)]
+    assert read == list(enumerate(records))
     assert reader.bad == {bad: "broken"}
-    assert sample.caption == f"picture number {sample.record}", "the other has no weight"
+    read.clear()
+    assert reader.read(0, 3, attempt).tolist() == records, "and it is not tried again"
 
 
-def test_when_nothing_can_be_read_it_says_so(tmp_path: Path) -> None:
-    split = opened(tmp_path, 3)
+def test_when_nothing_can_be_read_it_says_so() -> None:
+    def broken(row: int, record: int) -> None:
+        raise DataError(f"broken {record}")
 
-    def broken(i: int) -> torch.Tensor:
-        raise DataError(f"broken {i}")
-
-    def damaged(i: int) -> torch.Tensor:
+    def damaged(row: int, record: int) -> None:
         raise ShardError("cut off")
 
     with pytest.raises(DataError, match="must hold readable records"):
-        SampleReader(split, 0, "first", broken).read(0)
+        SampleReader("train", 3, 0).read(0, 1, broken)
     with pytest.raises(ShardError, match="cut off"):
-        SampleReader(split, 0, "first", damaged).read(0)
+        SampleReader("train", 3, 0).read(0, 1, damaged)

@@ -13,6 +13,8 @@ class Batch:
     """Decoded and collated records (b of them), still on the CPU until `to` is called.
 
     images         uint8 pixels, RGB; normalised on the device by the model, so that a quarter of the bytes travel
+    patches        in place of images: only those patches of theirs that the model will look at, uint8, flattened
+                   channel by channel; patch_index are their places in an image of patch_grid (rows, columns) patches
     image_record   which of the b records each of the i images belongs to; arange(b) for pairs
     tokens         token ids, right-padded with the tokenizer's pad id; columns beyond the longest row are cut
     lengths        number of real tokens of each row, specials counted; never to be inferred from the ids. They stay on
@@ -28,6 +30,9 @@ class Batch:
     """
 
     images: UInt8[Tensor, "i 3 h w"] | None = None
+    patches: UInt8[Tensor, "i k c"] | None = None
+    patch_index: Int64[Tensor, "i k"] | None = None
+    patch_grid: tuple[int, int] | None = None
     image_record: Int64[Tensor, " i"] | None = None
     tokens: Int64[Tensor, "b t"] | None = None
     lengths: Int64[Tensor, " b"] | None = None
@@ -59,7 +64,8 @@ class Batch:
 
     def slice(self, start: int, stop: int) -> "Batch":
         """Records `start` to `stop`, for micro-batches. Needs one image a record (pairs)."""
-        if self.images is not None and self.images.shape[0] != self.size:
+        images = self.images if self.patches is None else self.patches
+        if images is not None and images.shape[0] != self.size:
             raise NotImplementedError("slicing needs exactly one image a record")
         part = self._map(lambda t: t[start:stop])
         if part.image_record is not None:

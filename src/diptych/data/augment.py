@@ -19,7 +19,7 @@ from torch import Tensor
 
 from diptych.core.config import Config
 from diptych.core.image_format import ImageFormat
-from diptych.data.decode import resize_image
+from diptych.data.decode import resize_image, scale_image
 from diptych.data.draws import Draws
 
 _CHUNK_PIXELS = 1 << 17
@@ -78,6 +78,11 @@ class AugmentConfig(Config):
             raise ValueError(f"AugmentConfig ranges must be (low, high) with 0 < low <= high; got {value}. Swap them?")
         return value
 
+    def box(self, height: int, width: int, u: ndarray) -> "Box":
+        """The random crop of an image of this size that 40 uniform numbers decide."""
+        assert self.crop_scale is not None
+        return crop_box(height, width, u, self.crop_scale, self.crop_ratio)
+
     @property
     def moves(self) -> bool:
         """Whether any geometric operation of the second stage is on."""
@@ -104,18 +109,24 @@ def augment(
     images: list[UInt8[Tensor, "3 _ _"]], keys: list[int], config: AugmentConfig, image_format: ImageFormat
 ) -> UInt8[Tensor, "b 3 s s"]:
     """Images of any sizes, varied as `config` says and `keys` (a 63-bit integer each) decide, at the format's side."""
-    draws = Draws(keys)
     side = image_format.resolution
     if config.crop_scale is not None:
-        images = random_resized_crops(images, draws, config, image_format)
+        images = random_resized_crops(images, Draws(keys), config, image_format)
     batch = torch.empty((len(images), 3, side, side), dtype=torch.uint8)  # contiguous whatever layout the images have
     if images:
         resize_images(images, image_format, batch)
+    return vary(batch, keys, config, image_format)
+
+
+def vary(
+    batch: UInt8[Tensor, "b 3 s s"], keys: list[int], config: AugmentConfig, image_format: ImageFormat
+) -> UInt8[Tensor, "b 3 s s"]:
+    """The second stage: flips, and whatever else `config` asks for. Changes `batch` and returns it."""
     if config.flip:
-        chosen = torch.from_numpy(draws.happens("flip", config.flip))
+        chosen = torch.from_numpy(Draws(keys).happens("flip", config.flip))
         batch[chosen] = batch[chosen].flip(-1)
     if config != NO_AUGMENTATION.replace(crop_scale=config.crop_scale, crop_ratio=config.crop_ratio, flip=config.flip):
-        chunk = max(1, _CHUNK_PIXELS // side**2)
+        chunk = max(1, _CHUNK_PIXELS // batch.shape[-1] ** 2)
         for start in range(0, len(keys), chunk):
             part = slice(start, start + chunk)
             batch[part] = _vary(batch[part], Draws(keys[part]), config, image_format.fill)
@@ -123,16 +134,21 @@ def augment(
 
 
 def resize_images(
-    images: list[UInt8[Tensor, "3 _ _"]], image_format: ImageFormat, out: UInt8[Tensor, "b 3 s s"]
+    images: "list[UInt8[Tensor, '3 _ _']] | UInt8[Tensor, 'b 3 _ _']", image_format: ImageFormat, out: Tensor
 ) -> None:
-    """Write each image to `out` as `resize_image` makes it; squares of one size go at once, faster, equal in bits."""
-    side, shapes = image_format.resolution, {i.shape for i in images}
+    """Write each image to `out`, uint8 (b, 3, s, s), as `resize_image` makes it; squares of one size, in one tensor or
+    apart, go at once: faster, equal in bits."""
+    side = image_format.resolution
     _, height, width = images[0].shape
-    alike = len(shapes) == 1 and (height == width or image_format.resize == "squash")
+    alike = all(i.shape == images[0].shape for i in images) if isinstance(images, list) else True
+    alike = alike and (height == width or image_format.resize == "squash")
     if alike and (height, width) != (side, side):
-        together = torch.stack([i.permute(1, 2, 0) for i in images]).permute(0, 3, 1, 2)  # torch's fast uint8 layout
+        if isinstance(images, list):  # torch's fast uint8 layout is channels last
+            images = torch.stack([i.permute(1, 2, 0) for i in images]).permute(0, 3, 1, 2)
         mode = image_format.interpolation
-        out.copy_(F.interpolate(together, (side, side), mode=mode, antialias=True, align_corners=False))
+        out.copy_(F.interpolate(images, (side, side), mode=mode, antialias=True, align_corners=False))
+    elif isinstance(images, Tensor) and (height, width) == (side, side):
+        out.copy_(images)
     else:
         torch.stack([resize_image(i, image_format) for i in images], out=out)
 
@@ -141,24 +157,32 @@ def random_resized_crops(
     images: list[UInt8[Tensor, "3 _ _"]], draws: Draws, config: AugmentConfig, image_format: ImageFormat
 ) -> list[UInt8[Tensor, "3 s s"]]:
     """A random part of each image, resized (antialiased) to the format's side, whatever its aspect."""
-    assert config.crop_scale is not None
-    squash = image_format.replace(resize="squash")
     cropped = []
     for image, u in zip(images, draws.uniform("crop", 40), strict=True):
-        top, left, height, width = crop_box(image.shape[1], image.shape[2], u, config.crop_scale, config.crop_ratio)
-        cropped.append(resize_image(image[:, top : top + height, left : left + width], squash))
+        box = config.box(image.shape[1], image.shape[2], u)
+        cropped.append(crop_and_resize(image, box, image_format))
     return cropped
 
 
-def crop_box(
-    height: int, width: int, u: ndarray, scale: tuple[float, float], ratio: tuple[float, float]
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random resized crop (Szegedy et al. 2015), from 40 uniform numbers.
+Box = tuple[int, int, int, int]
+"""(top, left, height, width) of a part of an image."""
+
+
+def crop_and_resize(image: UInt8[Tensor, "3 _ _"], box: Box, image_format: ImageFormat) -> UInt8[Tensor, "3 s s"]:
+    """The part of an image in `box`, resized (antialiased) to the format's side, whatever its aspect."""
+    top, left, height, width = box
+    side = image_format.resolution
+    return scale_image(image[:, top : top + height, left : left + width], side, side, image_format.interpolation)
+
+
+def crop_box(height: int, width: int, u: ndarray, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """The box of a random resized crop (Szegedy et al. 2015), from 40 uniform numbers.
 
     Up to ten tries, four numbers each: area, log aspect, place; then the largest centred part within `ratio`.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for a, r, y, x in u.reshape(10, 4).tolist():
+    for start in range(0, 40, 4):  # the first nearly always fits
+        a, r, y, x = u[start : start + 4].tolist()
         area = height * width * (scale[0] + a * (scale[1] - scale[0]))
         aspect = math.exp(low + r * (high - low))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))

@@ -1,57 +1,77 @@
 """Samples to one Batch: pixels varied and brought to one size, captions as ids, hashes that tell duplicates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import blake2b
 
+import numpy as np
 import torch
 
 from diptych.core.batch import Batch
 from diptych.core.image_format import ImageFormat
-from diptych.data.augment import AugmentConfig, augment
+from diptych.data.captions import Captions
+from diptych.data.dataset import Split
 from diptych.data.features import FeatureTable, gather_features
-from diptych.data.samples import Sample
-from diptych.data.tokenize import Encoded, Tokenizer
+from diptych.data.patches import PatchShare, cut_patches, draw_patches, patch_grid
+from diptych.data.samples import SampleReader, sample_keys
+from diptych.data.views import ViewBatch, Views
 
 
-def collate(
-    samples: Sequence[Sample],
-    tokenizer: Tokenizer,
-    augmentation: AugmentConfig,
-    image_format: ImageFormat,
-    features: Mapping[str, FeatureTable] | None = None,
-) -> Batch:
-    """A batch of pairs. `meta["records"]` holds each pair's place in the split.
+class BatchMaker:
+    """Makes the batch of any stretch of samples; what a worker process holds.
 
     `features` are tables of vectors by their name in `Batch.cached`; what "image" and "text" stand for is left out.
+    With `patches`, the patches that the model would drop are left out.
     """
-    features = features or {}
-    batch = Batch(
-        image_ids=torch.tensor([s.image_id for s in samples], dtype=torch.int64),
-        sample_ids=torch.tensor([s.n for s in samples], dtype=torch.int64),
-        cached=gather_features(features, samples) if features else None,
-        meta={"records": [s.record for s in samples]},
-    )
-    if "image" not in features:
-        stored = [s.image for s in samples if s.image is not None]
-        images = augment(stored, [s.key for s in samples], augmentation, image_format)
-        batch = replace(batch, images=images, image_record=torch.arange(len(samples)))
-    if "text" in features:
-        notes = features["text"].notes([s.record for s in samples], [s.caption_number for s in samples])
-        return replace(batch, text_ids=notes[:, 0].contiguous(), truncated=int(notes[:, 1].sum()))
-    rows = tokenizer.encode_all([s.caption for s in samples])
-    tokens, lengths = tokenizer.pad(rows)
-    return replace(
-        batch,
-        tokens=tokens,
-        lengths=lengths,
-        text_ids=torch.tensor([text_id(r) for r in rows], dtype=torch.int64),
-        truncated=sum(r.truncated for r in rows),
-    )
 
+    def __init__(
+        self,
+        split: Split,
+        seed: int,
+        views: Views,
+        captions: Captions,
+        features: Mapping[str, FeatureTable] | None = None,
+        patches: PatchShare | None = None,
+    ) -> None:
+        self.reader = SampleReader(split.name, len(split), seed)
+        self.features = dict(features or {})
+        self.captions = captions
+        self._split, self._views, self._patches = split, views, patches
 
-def text_id(row: Encoded) -> int:
-    """A signed 64-bit hash of a caption as the model sees it: captions that differ only where they are cut, or in case
-    that the tokenizer folds, are the same text to the model and so to its loss."""
-    raw = b"".join(i.to_bytes(4, "little") for i in row.ids)
-    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little", signed=True)
+    def batch(self, low: int, high: int, image_format: ImageFormat) -> Batch:
+        """The pairs of samples `low` to `high`. `meta["records"]` holds each pair's place in the split.
+
+        Raises DataError if too many records cannot be read, ShardError if a tar cannot.
+        """
+        keys = sample_keys(low, high, self.reader.seed)
+        canvas = None if "image" in self.features else self._views.open(keys, image_format)
+
+        def read(row: int, record: int) -> None:
+            self.captions.check(record)
+            if canvas is not None:
+                canvas.add(row, record)
+
+        records = self.reader.read(low, high, read)
+        which = self.captions.choose(records, keys)
+        batch = Batch(
+            image_ids=torch.from_numpy(self._split.image_ids(records)),
+            sample_ids=torch.arange(low, high),
+            cached=gather_features(self.features, records, which, keys) if self.features else None,
+            meta={"records": records.tolist()},
+        )
+        if canvas is not None:
+            batch = self._with_images(batch, canvas, keys, image_format)
+        if "text" in self.features:
+            notes = self.features["text"].notes(records.tolist(), which.tolist())
+            return replace(batch, text_ids=notes[:, 0].contiguous(), truncated=int(notes[:, 1].sum()))
+        texts = self.captions.texts(records, which)
+        return replace(batch, tokens=texts.tokens, lengths=texts.lengths, text_ids=texts.ids, truncated=texts.truncated)
+
+    def _with_images(self, batch: Batch, canvas: ViewBatch, keys: list[int], image_format: ImageFormat) -> Batch:
+        images, side = canvas.finished(), image_format.resolution
+        batch = replace(batch, image_record=torch.from_numpy(np.arange(len(keys))))
+        if self._patches is None:
+            return replace(batch, images=images)
+        size, dropped = self._patches
+        grid = patch_grid(side, side, size)
+        index = draw_patches(keys, grid[0] * grid[1], dropped)
+        return replace(batch, patches=cut_patches(images, size, index), patch_index=index, patch_grid=grid)

@@ -77,9 +77,16 @@ class Split:
         index, row = self._index(i)
         return int(index.image_id[row])
 
-    def image_ids(self) -> Int64[np.ndarray, " n"]:
-        """`image_id` of every record."""
-        return np.concatenate([r.index.image_id for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+    def image_ids(self, records: Int64[np.ndarray, " b"] | None = None) -> Int64[np.ndarray, " n"]:
+        """`image_id` of every record, or of some."""
+        if records is None:
+            return np.concatenate([r.index.image_id for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+        shards = np.searchsorted(self._starts, records, side="right") - 1
+        found = np.empty(len(records), dtype=np.int64)
+        for shard in np.unique(shards):
+            mine = shards == shard
+            found[mine] = self._readers[shard].index.image_id[records[mine] - self._starts[shard]]
+        return found
 
     def uids(self) -> UInt8[np.ndarray, "n 16"]:
         """`uid` of every record, as bytes."""

@@ -11,6 +11,7 @@ Nothing is decoded before its size, format and pixel count are known. Every refu
 """
 
 import io
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -43,12 +44,14 @@ __all__ = [
     "ImageHeader",
     "check_pixels",
     "decode_image",
+    "eighths_for",
     "encode_jpeg",
     "encode_png",
     "encode_webp",
     "probe",
     "resize_image",
     "resize_long_side",
+    "scale_image",
     "sniff",
 ]
 
@@ -69,12 +72,13 @@ def probe(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS)
 
 
 def decode_image(
-    data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, at_least: int = 0
+    data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, at_least: int = 0, eighths: int = 8
 ) -> UInt8[Tensor, "3 h w"]:
     """The pixels of an encoded image, RGB, upright. Raises BadImage.
 
-    `at_least` > 0 lets a JPEG be decoded at a smaller scale (n/8, inside the inverse DCT) whose sides are both still
-    at least that long: five times faster on camera originals. Twice the final side costs about half a grey level.
+    `at_least` > 0 lets a JPEG be decoded at a smaller scale (inside the inverse DCT) whose sides are both still at
+    least that long, `eighths` (8, 4, 2, 1) names the scale itself: five times faster on camera originals. Twice the
+    final side costs about half a grey level.
     The tensor is a view of rows of RGB triples (channels last in memory), which torch's resize is fastest on.
     """
     name = known_format(data, max_bytes)
@@ -82,7 +86,9 @@ def decode_image(
         header = jpeg_header(data)
         check_pixels(header.width, header.height, max_pixels)
         if header.mode in ("L", "RGB"):
-            pixels = _decode_jpeg(data, at_least)
+            if at_least:
+                eighths = eighths_for(min(header.height, header.width), at_least)
+            pixels = _decode_jpeg(data, header, eighths)
             if pixels is not None:
                 return _to_tensor(_turn(pixels, header.orientation))
     image = _open(data, name, max_pixels)
@@ -111,9 +117,9 @@ def resize_image(image: UInt8[Tensor, "3 h w"], format: ImageFormat) -> UInt8[Te
     if image.shape[1] == side and image.shape[2] == side:
         return image
     if format.resize == "squash":
-        return _interpolate(image, side, side, format.interpolation)
+        return scale_image(image, side, side, format.interpolation)
     if format.resize == "pad":
-        image = _interpolate(image, *_scaled_sides(image, side), format.interpolation)
+        image = scale_image(image, *_scaled_sides(image, side), format.interpolation)
         canvas = torch.tensor(format.fill, dtype=torch.uint8).view(3, 1, 1).repeat(1, side, side)
         top, left = (side - image.shape[1]) // 2, (side - image.shape[2]) // 2
         canvas[:, top : top + image.shape[1], left : left + image.shape[2]] = image
@@ -124,16 +130,28 @@ def resize_image(image: UInt8[Tensor, "3 h w"], format: ImageFormat) -> UInt8[Te
         new_height, new_width = side, int(side * width / height)
     else:
         new_height, new_width = int(side * height / width), side
-    image = _interpolate(image, new_height, new_width, format.interpolation)
+    image = scale_image(image, new_height, new_width, format.interpolation)
     top, left = round((new_height - side) / 2), round((new_width - side) / 2)
     return image[:, top : top + side, left : left + side]
+
+
+def scale_image(
+    image: UInt8[Tensor, "3 _ _"], height: int, width: int, mode: Literal["bicubic", "bilinear"]
+) -> UInt8[Tensor, "3 {height} {width}"]:
+    """`image` at another size, antialiased; as it is, if it has that size."""
+    if image.shape[1:] == (height, width):
+        return image
+    images = image.unsqueeze(0)
+    if not image.is_contiguous():  # a crop of such rows: copied by us, faster than by the resize itself
+        images = images.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(images, (height, width), mode=mode, antialias=True, align_corners=False)[0]
 
 
 def resize_long_side(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 h2 w2"]:
     """`image` shrunk (bicubic, antialiased) so that its long side is `side`; a smaller one comes back as it is."""
     if max(image.shape[1:]) <= side:
         return image
-    return _interpolate(image, *_scaled_sides(image, side), "bicubic")
+    return scale_image(image, *_scaled_sides(image, side), "bicubic")
 
 
 def encode_jpeg(image: UInt8[Tensor, "3 h w"], quality: int = 92, subsampling: str = "420") -> bytes:
@@ -185,10 +203,24 @@ def _pillow_header(image: Image.Image, name: str) -> ImageHeader:
     return ImageHeader(name, width, height, frames, image.mode, orientation)
 
 
-def _decode_jpeg(data: bytes, at_least: int) -> np.ndarray | None:
+def eighths_for(side: int, at_least: int) -> int:
+    """The smallest scale, in eighths, at which a JPEG's `side` is still `at_least` long.
+
+    1, 2, 4 or 8: libjpeg-turbo's transforms of 5, 6 and 7 eighths take twice the time of the whole size, and that of 3
+    the time of 4.
+    """
+    return next((n for n in (1, 2, 4) if side * n >= 8 * at_least), 8)
+
+
+def _decode_jpeg(data: bytes, header: ImageHeader, eighths: int) -> np.ndarray | None:
     """Pixels by libjpeg-turbo, or None where it objects: Pillow then judges, which forgives stray bytes but no cut."""
+    least = (0, 0)
+    if eighths < 8:  # simplejpeg takes the smallest scale that reaches these, which is this one
+        turned = header.orientation >= 5
+        raw = (header.width, header.height) if turned else (header.height, header.width)
+        least = (-(-raw[0] * eighths // 8), -(-raw[1] * eighths // 8))
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", min_height=at_least, min_width=at_least)
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
 
@@ -264,9 +296,3 @@ def _within_aspect(image: Tensor) -> Tensor:
     limit = int(min(height, width) * MAX_ASPECT)
     top, left = max(0, (height - limit) // 2), max(0, (width - limit) // 2)
     return image[:, top : top + min(height, limit), left : left + min(width, limit)]
-
-
-def _interpolate(image: Tensor, height: int, width: int, mode: str) -> Tensor:
-    if image.shape[1:] == (height, width):
-        return image
-    return F.interpolate(image.unsqueeze(0), (height, width), mode=mode, antialias=True, align_corners=False)[0]

@@ -8,11 +8,9 @@ straddle two epochs, and then a record may come twice in it: duplicate-aware obj
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import partial
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.core.config import Config
@@ -20,13 +18,17 @@ from diptych.core.errors import ConfigError, DataError, DiptychError
 from diptych.core.image_format import ImageFormat
 from diptych.core.progress import say
 from diptych.data.augment import AugmentConfig
-from diptych.data.collate import collate
+from diptych.data.captions import Captions, LiveCaptions
+from diptych.data.collate import BatchMaker
 from diptych.data.dataset import Split
 from diptych.data.decode import decode_image
 from diptych.data.features import FeatureTable
+from diptych.data.patches import PatchShare
 from diptych.data.pixels import Pixels, check_budget, pixel_megabytes
-from diptych.data.samples import CaptionChoice, SampleReader
+from diptych.data.samples import CaptionChoice
+from diptych.data.token_table import CachedCaptions, token_table
 from diptych.data.tokenize import Tokenizer
+from diptych.data.views import Views
 from diptych.data.workers import cores, in_workers, worker_count
 
 Resolution = Callable[[int], int]
@@ -42,8 +44,11 @@ class LoaderConfig(Config):
     prefetch   batches that each worker keeps ready
     cache      "pixels": every image is decoded once and kept at its stored size; "auto": if `cache_mb` suffices
     cache_mb   memory for that, in MB, of all ranks of this machine together
-    decode     "scaled": JPEGs of twice the wanted side and more are decoded at a smaller scale: up to five times
-               faster, and pixels change by about half a grey level; never together with a cache
+    decode     "scaled": JPEGs whose crop is much larger than wanted are decoded at a half, a quarter or an eighth of
+               their size, so that twice the wanted side is left: two to three times faster on camera originals, and
+               pixels change by about half a grey level; never together with a cache
+    tokens     "cached": all captions are tokenised once, into a table beside the data (or in the cache folder), if an
+               epoch or more is to come; "live": those of each batch anew. Batches are the same
     captions   "draw" one of a record's captions by their weights, or always take the "first"
     max_bad    share of records that may prove unreadable during the run before it is stopped
     timeout_s  how long a worker may take for a batch
@@ -56,6 +61,7 @@ class LoaderConfig(Config):
     cache: Literal["auto", "none", "pixels"] = "auto"
     cache_mb: int = Field(default=1024, ge=0)
     decode: Literal["full", "scaled"] = "full"
+    tokens: Literal["cached", "live"] = "cached"
     captions: CaptionChoice = "draw"
     augment: AugmentConfig = AugmentConfig()
     max_bad: float = Field(default=0.01, ge=0, le=1)
@@ -66,7 +72,8 @@ class Loader:
     """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason.
 
     `features` are tables of vectors by their name in `Batch.cached`: of images that are then not read ("image"), of
-    texts that are then not tokenised ("text"), or of a teacher beside them.
+    texts that are then not tokenised ("text"), or of a teacher beside them. With `patches`, batches hold the patches
+    that a model which drops that share of them keeps, in place of images.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         features: Mapping[str, FeatureTable] | None = None,
+        patches: PatchShare | None = None,
     ) -> None:
         if len(split) == 0:
             raise DataError(f"{split.name} must hold records; got none. Look into rejected.parquet for the reasons.")
@@ -101,10 +109,11 @@ class Loader:
         self.truncated = 0
         self.features = dict(features or {})
         self.pixels = None if "image" in self.features else self._pixels()
-        image = self.pixels.__getitem__ if self.pixels else partial(_decoded, split, self._at_least())
-        self._reader = SampleReader(split, seed, config.captions, _nothing if "image" in self.features else image)
+        views = Views(split, self.pixels, config.augment, config.decode == "scaled")
+        live = LiveCaptions(split, tokenizer, config.captions)
+        self._maker = BatchMaker(split, seed, views, live, self.features, patches)
         for table in self.features.values():  # what a tower could not read has no vector, and is passed over alike
-            self._reader.bad |= table.bad
+            self._maker.reader.bad |= table.bad
             for record, reason in table.bad.items():
                 self._quarantine(record, reason)
 
@@ -129,13 +138,15 @@ class Loader:
         """
         steps = self._steps(start_sample, stop_sample, resolution)
         workers = self._workers_that_fit(resolution) if stop_sample - start_sample > self.global_batch else 0
+        if self.config.tokens == "cached" and stop_sample - start_sample >= len(self.split):
+            self._maker.captions = self._cached_captions() or self._maker.captions
         return self._made(steps, workers)
 
     def _made(self, steps: Iterator[tuple[int, int, int]], workers: int) -> Generator[Batch, None, None]:
-        prepare = _Prepare(self._reader, self.tokenizer, self.config.augment, self.image_format, self.features)
+        prepare = _Prepare(self._maker, self.image_format)
         if workers == 0:
             for step in steps:
-                yield self._received(prepare[step], counted=True)
+                yield self._received(prepare[step], counted=isinstance(self._maker.captions, LiveCaptions))
             return
         made = in_workers(prepare, steps, workers, self.config.prefetch, self.config.timeout_s)
         try:
@@ -175,7 +186,7 @@ class Loader:
             self._quarantine(record, reason)
         self.seen += result.size
         self.truncated += result.truncated
-        if not counted:  # the worker's own copy of the tokenizer did the counting
+        if not counted:  # nor has a worker's own copy of the tokenizer, or a table, told this one
             self.tokenizer.count(result.size, result.truncated)
         return result
 
@@ -210,12 +221,11 @@ class Loader:
             self._quarantine(record, reason)
         return pixels
 
-    def _at_least(self) -> int:
-        """The side below which no JPEG is decoded: twice the wanted one, for the smallest crop too."""
-        if self.config.decode == "full":
-            return 0
-        scale = self.config.augment.crop_scale
-        return int(2 * self.image_format.resolution / (scale[0] if scale else 1) ** 0.5)
+    def _cached_captions(self) -> Captions | None:
+        if isinstance(self._maker.captions, CachedCaptions):
+            return self._maker.captions
+        table = token_table(self.split, self.tokenizer)
+        return table and CachedCaptions(table, self.split, self.tokenizer, self.config.captions)
 
     def _workers_that_fit(self, resolution: Resolution | int | None) -> int:
         """Workers whose finished batches fit into shared memory, through which they travel."""
@@ -239,34 +249,18 @@ class Loader:
 class _Prepare:
     """What a worker process holds: item (low, high, side) is the batch of samples low to high."""
 
-    def __init__(
-        self,
-        reader: SampleReader,
-        tokenizer: Tokenizer,
-        augment: AugmentConfig,
-        format: ImageFormat,
-        features: Mapping[str, FeatureTable],
-    ) -> None:
-        self._reader, self._tokenizer, self._augment, self._format = reader, tokenizer, augment, format
-        self._features = features
+    def __init__(self, maker: BatchMaker, image_format: ImageFormat) -> None:
+        self._maker, self._format = maker, image_format
 
     def __getitem__(self, step: tuple[int, int, int]) -> "Batch | DiptychError":
         low, high, side = step
-        known = set(self._reader.bad)
+        bad = self._maker.reader.bad
+        known = set(bad)
         try:
-            samples = [self._reader.read(n) for n in range(low, high)]
             format = self._format if side == self._format.resolution else self._format.replace(resolution=side)
-            batch = collate(samples, self._tokenizer, self._augment, format, self._features)
+            batch = self._maker.batch(low, high, format)
         except DiptychError as error:  # as a value, since torch would wrap it in the text of a traceback
             return error
         assert batch.meta is not None
-        batch.meta["unreadable"] = {r: why for r, why in self._reader.bad.items() if r not in known}
+        batch.meta["unreadable"] = {r: why for r, why in bad.items() if r not in known}
         return batch
-
-
-def _nothing(record: int) -> None:
-    """The image of a record whose vector is known."""
-
-
-def _decoded(split: Split, at_least: int, record: int) -> Tensor:
-    return decode_image(split.image_bytes(record), at_least=at_least)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from diptych.core.errors import ConfigError, DataError, ShardError
@@ -23,6 +23,7 @@ class Pixels:
         self._starts = np.concatenate([[0], np.cumsum(sizes.prod(1) * 3)])
         self._heights, self._widths = sizes[:, 1], sizes[:, 0]
         self._pixels = np.empty(int(self._starts[-1]), dtype=np.uint8)
+        self.alike = len(sizes) > 0 and bool((sizes == sizes[0]).all())
         self.bad: dict[int, str] = {}
         starts = range(0, len(split), _AT_ONCE)
 
@@ -44,10 +45,20 @@ class Pixels:
                 part = [(i, _bytes(split, i)) for i in range(start, min(start + _AT_ONCE, len(split)))]
                 list(pool.map(decoded, part))
 
-    def __getitem__(self, i: int) -> UInt8[Tensor, "3 h w"]:
-        """Image i; a view, to be read only. Raises DataError if it could not be decoded."""
+    def check(self, i: int) -> None:
+        """Raise DataError if image i could not be decoded."""
         if i in self.bad:
             raise DataError(self.bad[i])
+
+    def gather(self, records: Int64[np.ndarray, " b"]) -> UInt8[Tensor, "b 3 h w"]:
+        """Copies of some images, channels last in memory. Only where all are `alike`: of one size."""
+        height, width = int(self._heights[0]), int(self._widths[0])
+        rows = self._pixels.reshape(-1, height, width, 3)[records]
+        return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+    def __getitem__(self, i: int) -> UInt8[Tensor, "3 h w"]:
+        """Image i; a view, to be read only. Raises DataError if it could not be decoded."""
+        self.check(i)
         rows = self._pixels[self._starts[i] : self._starts[i + 1]]
         return torch.from_numpy(rows).view(int(self._heights[i]), int(self._widths[i]), 3).permute(2, 0, 1)
 

@@ -2,33 +2,18 @@
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
-from jaxtyping import UInt8
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float64, Int64
+from numpy import ndarray
 
 from diptych.core.errors import DataError, ShardError
-from diptych.core.seeds import fold, permute
-from diptych.data.dataset import Split
+from diptych.core.seeds import fold, folds, permute, permutes
 
 CaptionChoice = Literal["draw", "first"]
 MOST_TRIES = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The n-th sample of a run, decoded: `key` feeds its augmentation. `image` is None where its vector is read from a
-    table; `caption_number` says which of the record's captions was drawn."""
-
-    n: int
-    record: int
-    key: int
-    image: UInt8[Tensor, "3 h w"] | None
-    image_id: int
-    caption: str
-    caption_number: int = 0
 
 
 def place(n: int, size: int, seed: int, further: int = 0) -> int:
@@ -40,43 +25,59 @@ def place(n: int, size: int, seed: int, further: int = 0) -> int:
     return permute((n + further) % size, size, seed, epoch)
 
 
+def places(low: int, high: int, size: int, seed: int) -> Int64[ndarray, " b"]:
+    """`place` of the samples from `low` up to `high`."""
+    found, at = np.empty(high - low, dtype=np.int64), low
+    while at < high:  # an epoch at a time: each has keys of its own
+        end = min(high, (at // size + 1) * size)
+        found[at - low : end - low] = permutes(np.arange(at, end) % size, size, seed, at // size)
+        at = end
+    return found
+
+
+def sample_keys(low: int, high: int, seed: int) -> list[int]:
+    """The key that feeds the random draws of each sample from `low` up to `high`: fold(seed, "augment", n)."""
+    return folds((seed, "augment"), range(low, high))
+
+
 class SampleReader:
-    """Reads the samples of a run. A record that cannot be read is remembered in `bad` and replaced by the next one of
+    """Finds the records of a run's samples. One that cannot be read is remembered in `bad` and replaced by the next of
     the epoch's order, so that every batch keeps its size, whoever reads it."""
 
-    def __init__(
-        self, split: Split, seed: int, captions: CaptionChoice, image: Callable[[int], UInt8[Tensor, "3 h w"] | None]
-    ) -> None:
-        self.split = split
-        self.seed = seed
+    def __init__(self, name: str, size: int, seed: int) -> None:
+        self.name, self.size, self.seed = name, size, seed
         self.bad: dict[int, str] = {}
-        self._captions = captions
-        self._image = image
 
-    def read(self, n: int) -> Sample:
-        """The n-th sample. Raises DataError if a hundred records in a row cannot be read."""
-        for further in range(min(MOST_TRIES, len(self.split))):
-            record = place(n, len(self.split), self.seed, further)
-            if record in self.bad:
-                continue
-            try:
-                return self._read(n, record)
-            except ShardError:  # not one record but a file of them: it must be mended, not passed over
-                raise
-            except DataError as error:
-                self.bad[record] = str(error)
+    def read(self, low: int, high: int, attempt: Callable[[int, int], None]) -> Int64[ndarray, " b"]:
+        """The records of samples `low` to `high`, each of which `attempt(row, record)` has read without a DataError.
+
+        Raises ShardError as it comes, DataError if a hundred records in a row cannot be read.
+        """
+        records = places(low, high, self.size, self.seed)
+        for row, record in enumerate(records.tolist()):
+            if record in self.bad or not self._reads(row, record, attempt):
+                records[row] = self._replaced(low + row, row, attempt)
+        return records
+
+    def _replaced(self, n: int, row: int, attempt: Callable[[int, int], None]) -> int:
+        for further in range(1, min(MOST_TRIES, self.size)):
+            record = place(n, self.size, self.seed, further)
+            if record not in self.bad and self._reads(row, record, attempt):
+                return record
         raise DataError(
-            f"{self.split.name} must hold readable records; got {MOST_TRIES} in a row that are not, the last: "
-            f"{self.bad[record]} Copy or pack the dataset again."
+            f"{self.name} must hold readable records; got {MOST_TRIES} in a row that are not, the last: "
+            f"{list(self.bad.values())[-1]} Copy or pack the dataset again."
         )
 
-    def _read(self, n: int, record: int) -> Sample:
-        key = fold(self.seed, "augment", n)
-        texts, weights = self.split.texts(record)
-        if not texts:
-            raise DataError("a pair must have a caption; got none. Pack it with one, or leave it out.")
-        number = choose(key, len(texts), weights) if self._captions == "draw" and len(texts) > 1 else 0
-        return Sample(n, record, key, self._image(record), self.split.image_id(record), texts[number], number)
+    def _reads(self, row: int, record: int, attempt: Callable[[int, int], None]) -> bool:
+        try:
+            attempt(row, record)
+        except ShardError:  # not one record but a file of them: it must be mended, not passed over
+            raise
+        except DataError as error:
+            self.bad[record] = str(error)
+            return False
+        return True
 
 
 def choose(key: int, count: int, weights: tuple[float, ...] | None) -> int:
@@ -86,3 +87,8 @@ def choose(key: int, count: int, weights: tuple[float, ...] | None) -> int:
         return int(u * count)
     steps = list(accumulate(max(w, 0.0) for w in weights))  # few: faster than numpy
     return min(bisect_right(steps, u * steps[-1]), count - 1)
+
+
+def caption_draws(keys: list[int]) -> Float64[ndarray, " b"]:
+    """The uniform number by which `choose` chooses, for each key."""
+    return np.array([k >> 10 for k in folds((), keys, ("caption",))], dtype=np.float64) * 2.0**-53

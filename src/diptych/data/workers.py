@@ -71,7 +71,7 @@ def in_workers(
             except StopIteration:
                 return
             yield item
-    except (_Died, RuntimeError) as error:
+    except (_Died, RuntimeError, ConnectionError, EOFError) as error:
         for process in processes:  # the run is over; else each that hangs is waited for
             process.kill()
         raise _explained(error, timeout_s) from None
@@ -134,7 +134,8 @@ def _explained(error: Exception, timeout_s: float) -> Exception:
             f"a loader worker must prepare a batch within {timeout_s:g} s; it did not. Is the disk or network drive "
             "hanging? Raise data.timeout_s, or copy the dataset to a local disk."
         )
-    if isinstance(error, _Died) or "exited unexpectedly" in words or "killed by signal" in words:
+    # a connection ends where a worker dies in the middle of handing over what it had made
+    if isinstance(error, (_Died, ConnectionError, EOFError)) or "exited unexpectedly" in words or "killed by signal" in words:
         return TrainingError(
             f"loader workers must live as long as the run; one died ({words}). Most often memory ran out: lower "
             "data.workers or data.prefetch, or give a container more shared memory (--shm-size). Then --resume."
