@@ -17,6 +17,7 @@ import diptych.models.text_transformer as text_transformer
 import diptych.nn.attention as attention_of
 from diptych.core.errors import ConfigError, DataError
 from diptych.models.text_transformer import TextTransformer, TextTransformerConfig
+from diptych.nn.packing import pack
 from tests.models.towers import CONTEXT, EMBED, VOCAB, small, stir, texts
 from tests.reference import text_transformer as reference
 
@@ -145,9 +146,11 @@ def loops_over_runs(
     return torch.cat(rows)
 
 
-@pytest.fixture(params=["rows", "flat"])
+@pytest.fixture(params=["tree", "rows", "flat"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Packed as on a CPU, or as for a kernel of variable lengths."""
+    """Packed as on a CPU (causal: as a tree), as in float32 on CUDA, or as for a kernel of variable lengths."""
+    if request.param == "rows":
+        monkeypatch.setattr(text_transformer, "pack_tree", lambda tokens, n: pack(n, tokens.shape[1], tokens.device))
     if request.param == "flat":
         assert set(inspect.signature(loops_over_runs).parameters) <= set(
             inspect.signature(attention_of.varlen_attn).parameters
@@ -162,10 +165,12 @@ def test_packed_equals_each_text_alone_in_value_and_gradient(attention: str, poo
     """In float64, where nothing but a mistake is larger than 1e-10."""
     made = tower(attention=attention, pooling=pooling).double()
     tokens, lengths = texts(MANY)
+    tokens[:8] %= 2  # some begin alike
     seen: list[int] = []
     made.blocks[0].register_forward_pre_hook(lambda m, args: seen.append(args[0].shape[:2].numel()))
     ours = made(tokens, lengths)
-    assert seen == [64 if form == "rows" else sum(MANY)]  # of 144 padded places
+    written = {"flat": sum(MANY), "rows": 64, "tree": 48 if attention == "causal" else 64}
+    assert seen == [written[form]]  # of 144 padded places
     agree(made, ours, reference.forward(made, tokens, lengths), 1e-11, 1e-10)
 
 
@@ -181,7 +186,7 @@ def test_the_padded_twin_equals_each_text_alone(attention: str, pooling: str) ->
 def test_packed_equals_padded_for_any_lengths(lengths: list[int], variant: tuple[str, str]) -> None:
     """In float32: sums over up to 16 numbers in another order, through two blocks. Rows without tokens, too."""
     made = tower(attention=variant[0], pooling=variant[1])
-    tokens, n = torch.randint(2, VOCAB, (len(lengths), max([1, *lengths]))), torch.tensor(lengths, dtype=torch.int64)
+    tokens, n = torch.randint(0, 3, (len(lengths), max([1, *lengths]))), torch.tensor(lengths, dtype=torch.int64)
     ours, plain = made(tokens, n), made.padded(tokens, n)
     assert ours.shape == (len(lengths), EMBED)
     agree(made, ours, plain, 1e-5, 1e-5)

@@ -13,8 +13,9 @@ from diptych.nn.attention import has_runs_kernel
 from diptych.nn.block import BlockConfig, build_blocks, init_scaled
 from diptych.nn.mask import Layout, MaskPlan, causal, padding
 from diptych.nn.norm import build_norm
-from diptych.nn.packing import Form, Packing, host_lengths, pack
+from diptych.nn.packing import Packing, host_lengths, pack
 from diptych.nn.pool import Projection, build_projection, masked_mean, take_first, take_last
+from diptych.nn.prefix_tree import pack_tree
 
 
 class TextTransformerConfig(TextTowerConfig, BlockConfig):
@@ -104,11 +105,15 @@ class TextTransformer(TextTower):
         """How to pack a batch; None where padding is seen, where it costs nothing, and for lengths without content."""
         if self.config.pooling == "last" or lengths.is_meta:
             return None
-        device, width = tokens.device, tokens.shape[1]
+        device, width, lengths = tokens.device, tokens.shape[1], host_lengths(lengths, tokens.shape[1])
         mixed = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
         dtype = torch.get_autocast_dtype(device.type) if mixed else self.position_embed.dtype
-        form: Form = "flat" if has_runs_kernel(device, dtype, self.width // self.config.heads) else "rows"
-        return pack(host_lengths(lengths, width), width, device, form)
+        if has_runs_kernel(device, dtype, self.width // self.config.heads):
+            return pack(lengths, width, device, "flat")
+        one_draw_each = self.training and self.config.drop_path > 0
+        if device.type == "cpu" and self.config.attention == "causal" and not one_draw_each:
+            return pack_tree(tokens, lengths)
+        return pack(lengths, width, device, "rows")
 
     def _encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
         self._check(tokens)

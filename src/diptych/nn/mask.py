@@ -39,6 +39,8 @@ class Layout:
     modality  TEXT, IMAGE, ...; None: all are TEXT
     position  place in the record, by which causality is judged; None: 0, 1, 2, ...
     runs      where the segments lie, if there is one row of them back to back, their positions ascending
+    reach     where each row is a tree of texts' beginnings, every token before those that continue it: where in its row
+              the tokens end that continue this one
     """
 
     length: int
@@ -47,6 +49,7 @@ class Layout:
     position: Int64[Tensor, "b s"] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     runs: Runs | None = None
+    reach: Int64[Tensor, "b s"] | None = None
 
     @classmethod
     def of_lengths(cls, lengths: Int64[Tensor, " b"], length: int) -> "Layout":
@@ -180,6 +183,17 @@ def block_diagonal() -> Mask:
         return (mine == theirs) & (mine != PADDING)
 
     return Mask("block_diagonal", rule)
+
+
+def lineage() -> Mask:
+    """A token sees itself and those that it continues, where rows are trees (`Layout.reach`)."""
+
+    def rule(q: Layout, k: Layout) -> Tensor:
+        assert k.reach is not None
+        place = torch.arange(q.length, device=q.device)
+        return (torch.arange(k.length, device=k.device) <= place[:, None]) & (place[:, None] < k.reach[:, None, :])
+
+    return Mask("lineage", rule)
 
 
 def keys(modality: int) -> Mask:

@@ -1,12 +1,14 @@
 """Texts back to back instead of padded: where each token goes, what it may see there, and the way back.
 
-Nothing here knows a token's value: a packing follows from the lengths alone, on the host, so that shapes are known
-without waiting for a device. Two forms, both exactly the function of padded rows:
+A packing follows from the lengths alone, on the host, so that shapes are known without waiting for a device. Two
+forms, both exactly the function of padded rows:
 
 - rows: texts fill rows of one length as well as they fit (best fit, longest first) under a block-diagonal mask. On a
   CPU this beat, in samples/s of whole towers, groups of equal lengths and nested tensors: the matrix products are
   those of the real tokens, and attention is a few medium matrices instead of many tiny ones.
 - flat: one row with every token, for a kernel that knows segments by their bounds (CUDA).
+
+`nn/prefix_tree.py` makes a third, which looks at the ids as well.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from diptych.core.errors import DataError
-from diptych.nn.mask import Layout, MaskPlan, Runs, block_diagonal, causal
+from diptych.nn.mask import Layout, MaskPlan, Runs, block_diagonal, causal, lineage
 
 Form = Literal["rows", "flat"]
 
@@ -39,6 +41,7 @@ class Packing:
                   the b-th: it is seen by no other and yet sees something, so that no softmax is over nothing
     source        which number of the token matrix stands at each place; 0 for filling
     places        the place, counted row by row, of each real token, text by text; None: all places, in that order
+    targets       which number of the token matrix each real token is, text by text
     first, last   the place of each text's first and last token; 0 for texts without tokens
     counts        `lengths`, on the device
     empty         the texts without tokens; None: there are none
@@ -49,6 +52,7 @@ class Packing:
     layout: Layout
     source: Int64[Tensor, "r l"]
     places: Int64[Tensor, " n"] | None
+    targets: Int64[Tensor, " n"]
     first: Int64[Tensor, " b"]
     last: Int64[Tensor, " b"]
     counts: Int64[Tensor, " b"]
@@ -60,16 +64,16 @@ class Packing:
 
     def mask(self, is_causal: bool) -> MaskPlan:
         """A token sees its own text, and of it, if `is_causal`, nothing behind itself."""
-        rule = block_diagonal() & causal() if is_causal else block_diagonal()
+        tree = self.layout.reach is not None
+        assert is_causal or not tree
+        rule = lineage() if tree else block_diagonal() & causal() if is_causal else block_diagonal()
         plan = rule.plan(self.layout)
-        assert plan is not None  # segments are given
+        assert plan is not None  # there are several texts
+        plan = replace(plan, sees=None)  # every token sees itself
+        if tree:
+            return plan
         texts = len(self.lengths)
-        return replace(
-            plan,
-            sees=None,  # every token sees itself
-            sample=self.layout.segments().clamp(max=texts - 1),
-            samples=texts,
-        )
+        return replace(plan, sample=self.layout.segments().clamp(max=texts - 1), samples=texts)
 
     def firsts(self, x: Float[Tensor, "r l d"]) -> Float[Tensor, "b d"]:
         """Each text's first token; zeros for a text without tokens."""
@@ -92,9 +96,8 @@ class Packing:
 
     def unpack(self, reals: Float[Tensor, "n d"]) -> Float[Tensor, "b t d"]:
         """Real tokens (as `reals` gives them) as a padded matrix; padding is zero."""
-        texts, source = len(self.lengths), self.source.flatten()
-        target = source if self.places is None else source[self.places]
-        padded = reals.new_zeros(texts * self.width, reals.shape[1]).index_copy(0, target, reals)
+        texts = len(self.lengths)
+        padded = reals.new_zeros(texts * self.width, reals.shape[1]).index_copy(0, self.targets, reals)
         return padded.unflatten(0, (texts, self.width))
 
     def _pooled(self, x: Tensor) -> Tensor:
@@ -115,23 +118,24 @@ def pack(lengths: Int64[Tensor, " b"], width: int, device: torch.device, form: F
         size, start, rows = _fill(sizes, longest, real)
         if rows * size >= texts * longest:
             return None
-    places = np.repeat(start, sizes) + (position := _ascending(sizes))
+    position, owner = ascending(sizes), np.repeat(np.arange(texts), sizes)
+    places = np.repeat(start, sizes) + position
     total = real if form == "flat" else rows * size
-    owner = np.repeat(np.arange(texts), sizes)
     source, segment, place = np.zeros(total, np.int64), np.full(total, texts), np.zeros(total, np.int64)
     source[places], segment[places], place[places] = owner * width + position, owner, position
     first, empty = np.where(sizes > 0, start, 0), np.flatnonzero(sizes == 0)
     host = [source, segment, place, first, np.where(sizes > 0, start + sizes - 1, 0), sizes, empty]
-    host.append(np.concatenate([start, [real]]) if form == "flat" else places)
-    moved = _send(host, device)
+    host += [np.concatenate([start, [real]]) if form == "flat" else places, owner * width + position]
+    moved = send(host, device)
     source_, segment_, place_ = (t.view(-1, size) for t in moved[:3])
-    runs = Runs(moved[7].int(), _up(longest)) if form == "flat" else None
+    runs = Runs(moved[7].int(), round_up(longest)) if form == "flat" else None
     return Packing(
         width=width,
         lengths=lengths,
         layout=Layout(size, segment=segment_, position=place_, device=device, runs=runs),
         source=source_,
         places=None if form == "flat" else moved[7],
+        targets=moved[8],
         first=moved[3],
         last=moved[4],
         counts=moved[5],
@@ -183,7 +187,7 @@ def best_fit(lengths: Int64[np.ndarray, " b"], size: int) -> tuple[Int64[np.ndar
 
 def _fill(sizes: np.ndarray, longest: int, real: int) -> tuple[int, np.ndarray, int]:
     """The shortest row length that wastes little, else the one that takes the fewest places."""
-    least = min(max(SHORTEST, _up(longest)), _up(real))
+    least = min(max(SHORTEST, round_up(longest)), round_up(real))
     found = []
     for size in (least, least + STEP, least + 2 * STEP, 2 * least):
         start, rows = best_fit(sizes, size)
@@ -194,17 +198,18 @@ def _fill(sizes: np.ndarray, longest: int, real: int) -> tuple[int, np.ndarray, 
     return size, start, rows
 
 
-def _ascending(sizes: np.ndarray) -> np.ndarray:
+def ascending(sizes: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " n"]:
     """0, 1, ... of each text, back to back."""
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _up(n: int) -> int:
+def round_up(n: int) -> int:
+    """The next multiple of STEP."""
     return -(-n // STEP) * STEP
 
 
-def _send(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
-    """All of them in one copy, from page-locked memory, so that the host does not wait for it."""
+def send(arrays: list[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Whole numbers as tensors on `device`, in one copy, from page-locked memory: the host does not wait for it."""
     joined = torch.from_numpy(np.concatenate(arrays).astype(np.int64, copy=False))
     if device.type == "cuda":
         joined = joined.pin_memory()
