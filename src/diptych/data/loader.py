@@ -225,7 +225,7 @@ class Loader:
         if isinstance(self._maker.captions, CachedCaptions):
             return self._maker.captions
         table = token_table(self.split, self.tokenizer)
-        return table and CachedCaptions(table, self.split, self.tokenizer, self.config.captions)
+        return None if table is None else CachedCaptions(table, self.split, self.tokenizer, self.config.captions)
 
     def _workers_that_fit(self, resolution: Resolution | int | None) -> int:
         """Workers whose finished batches fit into shared memory, through which they travel."""

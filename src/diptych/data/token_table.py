@@ -63,7 +63,7 @@ class TokenTable:
         return {"folder": self.folder}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+        self.__init__(state["folder"])
 
     def choices(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
         """Which of its captions each record draws: as `samples.choose` does it, for all at once."""

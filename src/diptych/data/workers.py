@@ -135,7 +135,8 @@ def _explained(error: Exception, timeout_s: float) -> Exception:
             "hanging? Raise data.timeout_s, or copy the dataset to a local disk."
         )
     # a connection ends where a worker dies in the middle of handing over what it had made
-    if isinstance(error, (_Died, ConnectionError, EOFError)) or "exited unexpectedly" in words or "killed by signal" in words:
+    gone = isinstance(error, (_Died, ConnectionError, EOFError))
+    if gone or "exited unexpectedly" in words or "killed by signal" in words:
         return TrainingError(
             f"loader workers must live as long as the run; one died ({words}). Most often memory ran out: lower "
             "data.workers or data.prefetch, or give a container more shared memory (--shm-size). Then --resume."
