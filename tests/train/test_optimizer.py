@@ -12,7 +12,7 @@ from diptych.train.optimizer import (
     clip_gradients,
     decayed_names,
     gradient_norm,
-    nonfinite_names,
+    gradient_norms,
     parameter_names,
     set_lr,
 )
@@ -83,6 +83,49 @@ def test_clipping_scales_the_whole_gradient_at_once():
     clip_gradients(objective, plain / 4, norm)
     for p, g in zip(objective.parameters(), grads, strict=True):
         torch.testing.assert_close(p.grad, g / 4, rtol=1e-4, atol=1e-7)
-    assert nonfinite_names(objective) == []
     objective.model.token_embed.weight.grad[0, 0] = torch.inf
-    assert nonfinite_names(objective) == ["token_embed.weight"]
+    names, norms = gradient_norms(objective)
+    assert [n for n, x in zip(names, norms, strict=True) if not torch.isfinite(x)] == ["token_embed.weight"]
+    assert len(names) == len(grads)
+
+
+def test_a_step_that_is_skipped_on_the_device_leaves_weights_and_moments_to_the_bit():
+    objective = ContrastiveConfig().build(TinyConfig().build(20))
+    optimizer = build_optimizer(objective, 1e-2, 0.2, (0.9, 0.98), 1e-6)
+
+    def step(seed: int, skipped: float) -> None:
+        optimizer.zero_grad()
+        objective(tiny_batch(seed=seed)).total.backward()
+        if skipped:
+            objective.model.token_embed.weight.grad.fill_(torch.nan)
+        optimizer.found_inf = torch.tensor(skipped)
+        optimizer.step()
+
+    def state() -> list[torch.Tensor]:
+        moments = [t for s in optimizer.state.values() for t in s.values()]
+        return [t.clone() for t in (*objective.parameters(), *moments)]
+
+    step(0, 0.0)
+    before = state()
+    step(1, 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+    step(2, 0.0)
+    assert not torch.equal(before[0], state()[0])
+
+
+def test_muon_takes_the_matrices_inside_and_adamw_the_rest() -> None:
+    config = TwoTowerConfig(
+        image_format=ImageFormat(resolution=16),
+        context_length=8,
+        embed_dim=8,
+        image=VisionTransformerConfig(patch_size=4, width=32, depth=1, heads=2),
+        text=TextTransformerConfig(width=32, depth=1, heads=2),
+    )
+    objective = ContrastiveConfig().build(config.build(20))
+    optimizer = build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6, "muon")
+    names = parameter_names(objective, optimizer)
+    assert sorted(names) == sorted(n for n, _ in objective.named_parameters())
+    kinds = [g["muon"] for g in optimizer.param_groups for _ in g["params"]]
+    mine = {n for n, muon in zip(names, kinds, strict=True) if muon}
+    assert mine
+    assert all("blocks" in n and n.endswith("weight") for n in mine)

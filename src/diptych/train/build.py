@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from diptych.checkpoints.native import fill, load, resize_positions
-from diptych.core.config import Config
+from diptych.core.config import Config, to_json
 from diptych.core.distributed import broadcast_object, is_main, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
@@ -25,12 +25,15 @@ from diptych.train.batch_norms import RunningStatistics, batch_norm_notice
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema
+from diptych.train.environment import warn_of_slow_bfloat16
 from diptych.train.freeze import freeze, frozen_fact, frozen_state
+from diptych.train.meter import Meter
 from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
 from diptych.train.resume import load_checkpoint
 from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
 from diptych.train.sharding import is_sharded, shard
+from diptych.train.tables import Tables, cached_names, run_tables
 
 
 @dataclass
@@ -48,6 +51,8 @@ class Run:
     ema: Ema | None
     accumulate: Accumulator
     statistics: RunningStatistics
+    meter: Meter
+    tables: Tables = field(default_factory=dict)
     step: int = 0
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
@@ -86,6 +91,7 @@ def build(
     # a checkpoint holds its tokenizer and what has become of the init, which may be gone
     tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(config, dataset)
     objective = build_objective(config.replace(init="") if found else config, tokenizer, device)
+    cached_names(config, objective)  # can it be?
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
@@ -95,12 +101,13 @@ def build(
         objective.encode = encode  # type: ignore[method-assign]
     if t.sharding == "fsdp":
         shard(objective)
-    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps)
+    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps, t.optimizer)
     ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     accumulate = Accumulator(objective, t.micro_batch, t.precision)
     statistics = RunningStatistics(objective)
-    run = Run(config, folder, device, dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
+    parts = (dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
+    run = Run(config, folder, device, *parts, _meter(config, tokenizer.vocab_size, device))
     if found:
         load_checkpoint(found[0], objective, optimizer, ema)
         state = found[1]
@@ -108,9 +115,11 @@ def build(
         run.nonfinite_steps, run.nonfinite_in_a_row = state["nonfinite_steps"], state["nonfinite_in_a_row"]
         run.interval = Interval(**state["interval"])
     header(_facts(run, reasons))
+    warn_of_slow_bfloat16(t.precision, device)
     notice = batch_norm_notice(objective, t.micro_batch, t.global_batch // world_size())
     if notice:
         say(f"  note: {notice}")
+    run.tables = run_tables(config, objective, dataset, tokenizer, device)
     return run, found is not None
 
 
@@ -126,6 +135,18 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.devic
     objective = config.objective.build(model).to(device)
     freeze(objective, config.train.freeze)
     return objective.train()
+
+
+def _meter(config: RunConfig, vocab_size: int, device: torch.device) -> Meter:
+    """Counts the run's operations on an objective like its own."""
+
+    def like_its_own() -> Objective:
+        objective = config.objective.build(config.model.build(vocab_size))
+        freeze(objective, config.train.freeze)
+        return objective.train()
+
+    name = f"{to_json(config.model)}{to_json(config.objective)}{vocab_size}{config.train.freeze}"
+    return Meter(like_its_own, name, config.model.context_length, device, config.train.precision)
 
 
 def start_from(model: Model, init: str) -> None:
@@ -184,7 +205,7 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
         "rate": f"{s.peak_lr:.2g} ({reasons['lr']}), {s.shape}",
         "warm-up": f"{s.warmup_samples:,} samples ({reasons['warmup']})",
-        "optimizer": f"AdamW, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
+        "optimizer": f"{'Muon and AdamW' if t.optimizer == 'muon' else 'AdamW'}, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
         "device": f"{run.device}, {t.precision}, {world_size()} process(es) x {share:,} pairs"
         + (", weights sharded" if is_sharded(run.objective) else "")
         + (f" in pieces of {t.micro_batch:,}" if t.micro_batch and t.micro_batch < share else "")

@@ -27,6 +27,7 @@ class TrainConfig(Config):
     lr, warmup_samples  None: chosen from model, batch and budget, and said
     save_every_samples  0: a tenth of the budget, and half an hour at most
     schedule            "cosine" to 0, or "constant" with a linear fall over the last `cooldown_samples`
+    optimizer           "adamw"; "muon": Muon for the matrices inside, AdamW for the rest, with rate and decay alike
     grad_clip           largest norm of the whole gradient; 0: never clipped
     precision           "bfloat16" runs the model under autocast; weights, losses and the optimizer stay float32
     ema_decay           of a moving average of the weights, which is then evaluated and exported; 0: none
@@ -50,6 +51,7 @@ class TrainConfig(Config):
     warmup_samples: int | None = Field(default=None, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     cooldown_samples: int = Field(default=0, ge=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = Field(default=0.2, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)

@@ -1,14 +1,18 @@
 """AdamW with decay where decay belongs, and a norm of the gradient that is taken once."""
 
+from typing import Any
+
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from diptych.core.distributed import all_sum
-from diptych.core.errors import TrainingError
+from diptych.core.errors import ConfigError, TrainingError
 from diptych.objectives.objective import Objective
-from diptych.train.sharding import is_sharded, local, total_norm
+from diptych.train.muon import Muon, matrix_names
+from diptych.train.sharding import local
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, _BatchNorm, _InstanceNorm)
 
@@ -43,10 +47,15 @@ def decayed_names(objective: Objective) -> tuple[list[str], list[str]]:
 
 
 def build_optimizer(
-    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float, kind: str = "adamw"
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, in two groups (`decayed_names`); three where weights are sharded."""
+    """AdamW over the trainable parameters, in two groups (`decayed_names`); three where weights are sharded.
+
+    `kind` "muon": the matrices between hidden widths (`muon.matrix_names`) are stepped by Muon, in their own group.
+    """
     known = dict(objective.named_parameters())
+    if kind == "muon":
+        return _build_muon(objective, lr, weight_decay, betas, eps)
     groups = [
         {"params": part, "weight_decay": decay}
         for names, decay in zip(decayed_names(objective), (weight_decay, 0.0), strict=True)
@@ -69,9 +78,28 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def gradient_norms(objective: Objective) -> tuple[list[str], Tensor]:
+    """The parameters that have a gradient, by name, and the norm of each, in float32 and on the device.
+
+    `total_of` them is the norm of all together, and those that are not finite say which gradient is not.
+    """
+    grads = {n.removeprefix("model."): p.grad for n, p in objective.named_parameters() if p.grad is not None}
+    norms = torch.stack(torch._foreach_norm([local(g) for g in grads.values()]))
+    parts = [hasattr(g, "to_local") for g in grads.values()]
+    if any(parts):  # a process sees only its part of a sharded gradient
+        split = torch.tensor(parts, device=norms.device)
+        norms = torch.where(split, all_sum(torch.where(split, norms.square(), 0)).sqrt(), norms)
+    return list(grads), norms
+
+
 def gradient_norm(objective: Objective) -> Tensor:
     """The norm of all gradients together, in float32 and on the device."""
-    return total_norm([p.grad for p in objective.parameters() if p.grad is not None])
+    return total_of(gradient_norms(objective)[1])
+
+
+def total_of(norms: Float[Tensor, " p"]) -> Float[Tensor, ""]:
+    """The norm of everything together from the norms of its parts."""
+    return torch.linalg.vector_norm(norms)
 
 
 def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
@@ -81,15 +109,25 @@ def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
         torch._foreach_mul_([local(p.grad) for p in objective.parameters() if p.grad is not None], share)
 
 
-def nonfinite_names(objective: Objective, most: int = 3) -> list[str]:
-    """Names of parameters whose gradient holds a NaN or an infinity (a few of them)."""
-    grads = {n.removeprefix("model."): p.grad for n, p in objective.named_parameters() if p.grad is not None}
-    if not grads:
-        return []
-    bad = torch.stack([(~torch.isfinite(local(g))).any() for g in grads.values()]).float()
-    if is_sharded(objective):
-        bad = all_sum(bad)  # a process sees only its part
-    return [n for n, b in zip(grads, bad.tolist(), strict=True) if b][:most]
+def _build_muon(
+    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
+) -> Muon:
+    known, matrices = dict(objective.named_parameters()), matrix_names(objective)
+    if any(hasattr(p, "to_local") for p in known.values()):
+        raise ConfigError(
+            "train.optimizer must be adamw where train.sharding is fsdp; got muon, which needs whole matrices. "
+            "Set train.sharding=ddp, or train.optimizer=adamw."
+        )
+    decayed, undecayed = decayed_names(objective)
+    groups: list[dict[str, Any]] = [
+        {"params": [known[n] for n in decayed if n in matrices], "weight_decay": weight_decay, "muon": True},
+        {"params": [known[n] for n in decayed if n not in matrices], "weight_decay": weight_decay},
+        {"params": [known[n] for n in undecayed], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if not groups:
+        raise TrainingError("a run must have something to train; every parameter is frozen. Unfreeze a tower.")
+    return Muon(groups, lr=lr, betas=betas, eps=eps)
 
 
 def _alike(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
