@@ -94,8 +94,8 @@ def _notes(loss: str, pairs: int, found: dict[str, list[dict[str, Any]]]) -> lis
             notes.append(f"{loss}, {pairs:,} pairs, {side}: loss {last['loss']:.6f}, gradient norms {norms}.")
     if BF16 in found and "error" not in found[BF16][-1]:
         notes.append(
-            "Under autocast open_clip's logits are bfloat16: near 20 they are 1/8 apart, near 100 one half. Its memory and "
-            "time are smaller for it, and its loss is not the same number; ours keeps float32."
+            "Under autocast open_clip's logits are bfloat16: near 20 they are 1/8 apart, near 100 one half. Memory and "
+            "time are other than in float32, and its loss is not the same number; ours keeps float32."
         )
     return notes
 

@@ -1,10 +1,11 @@
 """One loss, once, in a process of its own, so that its peak of memory is its own. Started by `loss_memory`.
 
-Prints a line of JSON: the peak of resident memory above what was there before (VmHWM; on CUDA the allocator's peak), the
-seconds of each forward and backward pass, the loss, and the gradients' norms.
+Prints a line of JSON: the peak of resident memory above what was there before (VmHWM; on CUDA the allocator's peak),
+the seconds of each forward and backward pass, the loss, and the gradients' norms.
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import sys
@@ -89,10 +90,9 @@ def _memory(device: torch.device, reset: bool = False) -> float:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e6
     if reset:
-        try:
+        # where the kernel has no such file, the peak of the warm-up counts as baseline: it is small
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-        except OSError:
-            pass  # where the kernel has no such file, the peak of the warm-up counts as baseline: it is small
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024 / 1e6
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.figures import Comparison, comparison_table, number
@@ -31,7 +31,7 @@ class Result:
     def markdown(self) -> str:
         """The section that goes into RESULTS.md."""
         parts = [
-            f"## {self.benchmark}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+            f"## {self.benchmark}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
             f"`{command()}`",
             f"{machine()}.  \n" + "  \n".join(f"{side}: {_listed(v)}" for side, v in self.versions.items()),
         ]

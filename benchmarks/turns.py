@@ -4,6 +4,7 @@ The side that waits is stopped with SIGSTOP, its loader workers with it, so that
 OpenMP threads, batches fetched ahead) takes time from the one whose turn it is.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -93,10 +94,8 @@ class Worker:
 
     def _signal(self, number: int) -> None:
         if self._process.poll() is None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                pass
 
     def _tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

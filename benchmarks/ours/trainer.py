@@ -8,6 +8,7 @@ import torch
 from benchmarks.material import captions, pixels
 from diptych.checkpoints.convert import assemble, read
 from diptych.core.batch import Batch
+from diptych.core.distributed import rank
 from diptych.data.tokenize import Tokenizer
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.contrastive import ContrastiveConfig
@@ -56,9 +57,9 @@ class Trainer:
         return int(self.pretrained.model.config.image_format.resolution)
 
     def batches(self, count: int, size: int, longer: int = 1) -> list[Batch]:
-        """`count` batches of the same pixels and captions that the peer has; pixels stay uint8."""
+        """`count` batches of this rank's, the same pixels and captions that the peer has; pixels stay uint8."""
         found = []
-        for i in range(count):
+        for i in range(count * rank(), count * (rank() + 1)):
             lines = captions(size * longer, i * size * longer)
             words = [", ".join(lines[j * longer : (j + 1) * longer]) for j in range(size)]
             tokens, lengths = self.tokenizer.batch(words)

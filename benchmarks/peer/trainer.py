@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from tests.torchvision_on_cpu import install
 
 from benchmarks.material import captions, model_file, pixels
-from tests.torchvision_on_cpu import install
 
 install()
 
@@ -41,6 +41,8 @@ class Trainer:
         if file is not None:
             open_clip.add_model_config(file)
         args.distill, args.wandb = False, False
+        if isinstance(args.force_image_size, (tuple, list)):
+            args.force_image_size = args.force_image_size[0]
         if args.device.startswith("cuda"):
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.benchmark = True
@@ -78,11 +80,11 @@ class Trainer:
         return size[0] if isinstance(size, (tuple, list)) else size
 
     def batches(self, count: int, size: int, longer: int = 1) -> list[Pair]:
-        """`count` batches: pixels normalised and captions tokenised beforehand, by open_clip's own tokenizer."""
+        """`count` batches of this rank's: pixels normalised and captions tokenised beforehand, by its own tokenizer."""
         mean = torch.tensor(self.model.visual.image_mean).view(3, 1, 1)
         std = torch.tensor(self.model.visual.image_std).view(3, 1, 1)
         found = []
-        for i in range(count):
+        for i in range(count * self.args.rank, count * (self.args.rank + 1)):
             images = (torch.from_numpy(pixels(size, self.side, seed=i)).float() / 255 - mean) / std
             found.append((images, self.tokenizer(joined(size, i * size, longer))))
         return found
@@ -98,7 +100,7 @@ class Trainer:
             torch.cuda.synchronize()
 
     def gradient(self, pair: Pair, precision: str = "fp32") -> dict[str, Any]:
-        """Loss, gradient norm and the first embeddings of a batch, with nothing updated: evidence of what is trained."""
+        """Loss, gradient norm and the first embeddings of a batch, with nothing updated."""
         self.optimizer.zero_grad()
         with get_autocast(precision, device_type=self.device.type)():
             out = self.model(*(x.to(self.device) for x in pair))
