@@ -35,6 +35,8 @@ class PairObjective(Objective):
     """
 
     couples_pairs = True
+    takes_patches = True
+    takes_cached = True
     duplicates: Duplicates
     exchange: Exchange
 
@@ -58,7 +60,9 @@ class PairObjective(Objective):
         model: Any = self.model
         cached = batch.cached or {}
         encoded = {kind: model.encode_from(kind, cached[kind]) for kind in ("image", "text") if kind in cached}
-        if "image" not in cached and batch.images is not None:
+        if "image" not in cached and batch.patches is not None:
+            encoded["image"] = model.encode_image(batch.patches, batch.patch_index, batch.patch_grid)
+        elif "image" not in cached and batch.images is not None:
             encoded["image"] = model.encode_image(batch.images)
         if "text" not in cached and batch.tokens is not None and batch.lengths is not None:
             encoded["text"] = model.encode_text(batch.tokens, batch.lengths)
@@ -184,7 +188,7 @@ class Contrastive(PairObjective):
         )
         gradients = [(image, found.image), (text, found.text), (scale, found.scale)]
         total = with_gradient((found.i2t + found.t2i) / 2, gradients)
-        count = torch.tensor(float(len(image)), device=image.device)
+        count = torch.full((), float(len(image)), device=image.device)  # does not wait for the device
         return Losses(total, count, {"i2t": found.i2t, "t2i": found.t2i})
 
     def chance(self, pairs: int, same: SamePairs | None) -> dict[str, float | Tensor]:

@@ -40,6 +40,10 @@ class Objective(nn.Module, ABC):
 
     couples_pairs: ClassVar[bool] = False
     """Whether a pair's loss depends on the other pairs of the batch."""
+    takes_patches: ClassVar[bool] = False
+    """Whether `encode` takes `Batch.patches` in place of images."""
+    takes_cached: ClassVar[bool] = False
+    """Whether `encode` takes a tower's vectors from `Batch.cached` where it finds them."""
 
     teacher: str = ""
     """A model folder whose vectors each batch must bring as `cached` "teacher_image" and "teacher_text"; "": none."""

@@ -37,7 +37,8 @@ def validation_loss(
 ) -> float | None:
     """The mean loss of the first batches of the validation split, not augmented; None without such a split.
 
-    All ranks take part. `features` are tables of the split, as the loader reads them. Batches are of the training size where there are enough records, so the number compares.
+    All ranks take part. Batches are of the training size where there are enough records, so the number compares.
+    `features` are tables of the split, as the loader reads them.
     """
     records = len(dataset.splits["val"]) if "val" in dataset.splits else 0
     batch = min(config.train.global_batch, records) // world_size() * world_size()
