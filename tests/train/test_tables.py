@@ -315,3 +315,14 @@ def test_a_student_learns_from_a_stored_teacher(data, tmp_path):
     gone = student.replace(objective=objective.replace(teacher=str(tmp_path / "nobody")))
     with pytest.raises(CheckpointError, match="not there"):
         build(gone, tmp_path / "gone", False, CPU)
+
+
+def test_the_plan_of_a_locked_run_counts_what_trains(data):
+    from diptych.train.plan import cost, plan
+
+    free, locked, live = (cost(lit(data, **s), 280) for s in ({"freeze": ()}, {}, {"frozen": "live"}))
+    image, rest = (free.parameters[n] for n in ("image_tower", "text_tower"))
+    assert free.fixed_bytes == 4 * 4 * (image + rest + 1)
+    assert locked.fixed_bytes == live.fixed_bytes == 4 * (image + 4 * (rest + 1))
+    assert locked.flops_per_sample < live.flops_per_sample < free.flops_per_sample
+    assert "frozen       image_tower" in plan(lit(data))

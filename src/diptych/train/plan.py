@@ -1,6 +1,6 @@
 """What a run would cost, before it is started: parameters, FLOPs and memory measured on tensors without content."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,6 +13,8 @@ from diptych.data.ready import packed
 from diptych.objectives.objective import Objective
 from diptych.train.build import find_tokenizer
 from diptych.train.config import RunConfig
+from diptych.train.freeze import freeze, frozen_fact
+from diptych.train.tables import cached_widths
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,17 @@ class Cost:
 
     parameters         numbers, by the first part of their name
     flops_per_sample   of one forward and one backward pass
-    fixed_bytes        weights, gradients, two moments of AdamW, and the moving average where there is one
+    fixed_bytes        weights, gradients and two moments of AdamW of what trains, and the moving average where there is
+                       one
     activation_bytes_per_sample   what autograd keeps for the backward pass
+    frozen             what is frozen, in words; "" if nothing is
     """
 
     parameters: dict[str, int]
     flops_per_sample: float
     fixed_bytes: int
     activation_bytes_per_sample: float
+    frozen: str = ""
 
     @property
     def total_parameters(self) -> int:
@@ -41,6 +46,7 @@ def cost(config: RunConfig, vocab_size: int) -> Cost:
     with torch.device("meta"):
         model = config.model.build(vocab_size)
         objective = config.objective.build(model)
+    freeze(objective, config.train.freeze)
     parameters: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         group = name.split(".")[0]
@@ -48,8 +54,10 @@ def cost(config: RunConfig, vocab_size: int) -> Cost:
     small, large = 4, 8  # two sizes: the difference is what a sample costs
     a, b = (_measure(objective, config, n) for n in (small, large))
     total = sum(p.numel() for p in objective.parameters())
-    copies = 4 + (1 if config.train.ema_decay else 0)
-    return Cost(parameters, (b[0] - a[0]) / (large - small), 4 * total * copies, (b[1] - a[1]) / (large - small))
+    moving = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    fixed = 4 * (total * (2 if config.train.ema_decay else 1) + 3 * moving)
+    frozen = frozen_fact(model) if config.train.freeze else ""
+    return Cost(parameters, (b[0] - a[0]) / (large - small), fixed, (b[1] - a[1]) / (large - small), frozen)
 
 
 def plan(config: RunConfig, base: RunConfig | None = None) -> str:
@@ -67,6 +75,7 @@ def plan(config: RunConfig, base: RunConfig | None = None) -> str:
         f"parameters   {measured.total_parameters:,} ("
         + ", ".join(f"{k} {v:,}" for k, v in measured.parameters.items())
         + ")",
+        *([f"frozen       {measured.frozen}"] if measured.frozen else []),
         f"budget       {train.samples_seen:,} samples = {train.samples_seen / records:,.1f} epochs = {steps:,} steps "
         f"of {train.global_batch:,}",
         f"compute      {measured.flops_per_sample / 1e9:,.2f} GFLOP a sample, "
@@ -89,11 +98,17 @@ def _measure(objective: Objective, config: RunConfig, n: int) -> tuple[float, fl
         images=torch.empty(n, 3, side, side, dtype=torch.uint8, device=meta),
         image_record=torch.arange(n, device=meta),
         tokens=torch.zeros(n, length, dtype=torch.long, device=meta),
-        lengths=torch.full((n,), length, device=meta),
+        lengths=torch.full((n,), length),  # shapes are decided by them, on the host
         image_ids=torch.arange(n, device=meta),
         text_ids=torch.arange(n, device=meta),
         sample_ids=torch.arange(n, device=meta),
     )
+    widths = cached_widths(config, objective)
+    batch = replace(batch, cached={name: torch.empty(n, width, device=meta) for name, width in widths.items()} or None)
+    if "image" in widths:
+        batch = replace(batch, images=None, image_record=None)
+    if "text" in widths:
+        batch = replace(batch, tokens=None, lengths=None)
     seen: set[int] = {id(p) for p in objective.parameters()}
     kept = 0
     alive: list[torch.Tensor] = []

@@ -80,6 +80,17 @@ def cached_names(config: RunConfig, objective: Objective) -> list[str]:
     return names
 
 
+def cached_widths(config: RunConfig, objective: Objective) -> dict[str, int]:
+    """How wide the vectors of each of `cached_names` are; a teacher's may be of another width, and serve as any."""
+    names = cached_names(config, objective)
+    return {name: embed_dim(objective.model) for name in names}
+
+
+def embed_dim(model: Model) -> int:
+    """The width of the vectors that the model's towers return."""
+    return int(getattr(model.config, "embed_dim"))  # noqa: B009  # models with towers have one
+
+
 def run_tables(
     config: RunConfig, objective: Objective, dataset: Dataset, tokenizer: Tokenizer, device: torch.device
 ) -> Tables:
@@ -151,10 +162,9 @@ class Filler:
         state = {**dict(tower.named_buffers()), **tower.state_dict()}
         found = fingerprint(state, json.dumps(settings, sort_keys=True)) if is_main() else ""
         label = f"{self.source.name}{kind} tower, {self.split.name}"
-        width = int(getattr(model.config, "embed_dim"))  # noqa: B009  # models with towers have one
         copies = max(1, self.copies) if kind == "image" else 1
         chunk = CHUNK if kind == "text" else max(1, CHUNK // copies)
-        return TableSpec(broadcast_object(found), label, kind, width, t.cached_dtype, copies, chunk)
+        return TableSpec(broadcast_object(found), label, kind, embed_dim(model), t.cached_dtype, copies, chunk)
 
     def compute(self, spec: TableSpec) -> Compute:
         """What fills the table of `spec`."""
@@ -197,7 +207,7 @@ class Filler:
         for start, stop in chunks:
             rows = tokenizer.encode_all([c for i in range(start, stop) for c in _captions(self.split, i)])
             order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))  # alike lengths waste no padding
-            vectors = np.zeros((len(rows), int(getattr(self.source.model.config, "embed_dim"))), np.float32)  # noqa: B009
+            vectors = np.zeros((len(rows), embed_dim(self.source.model)), np.float32)
             for first in range(0, len(rows), ROWS_AT_ONCE):
                 part = order[first : first + ROWS_AT_ONCE]
                 vectors[part] = self._forward(*tokenizer.pad([rows[i] for i in part])).numpy()
