@@ -72,3 +72,32 @@ def test_nothing_is_larger_than_a_tile_or_the_vectors(duplicates):
         pairs = Pairs(image, text, torch.tensor(10.0), None, SamePairs(ids, 0), 0, n, size)
         InfoNce(pairs, duplicates, 0.1).compute(ALL)
     assert watch.elements == max(n * e, size.rows * size.columns)
+
+
+def test_what_is_kept_is_bounded():
+    torch.manual_seed(0)
+    image, text = normalize(torch.randn(2, 50, 4), dim=-1)
+    for kept, expected in ((0, 0), (99, 0), (350, 300), (10**4, 2500)):
+        case = Case(image, text, [torch.arange(50)], 10.0, TileSize(10, 10, kept))
+        loss = InfoNce(case.pairs(), "ignore", 0.0)
+        loss._first_pass(keep=True)
+        assert sum(x.numel() for x in loss.kept) == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("duplicates", ["mask", "positives"])
+def test_a_gpu_agrees_and_is_never_waited_for(duplicates):
+    torch.manual_seed(0)
+    image, text = normalize(torch.randn(2, 5000, 64), dim=-1).cuda()
+    ids = [torch.arange(5000).cuda() // 2, torch.arange(5000).cuda() % 4900]
+    case = Case(image, text, ids, 50.0, TileSize(4096, 4096, 2**24))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pairs = Pairs(image, text, torch.full((), 50.0, device="cuda"), None, SamePairs(ids, 0), 0, 5000, case.size)
+        found = InfoNce(pairs, duplicates, 0.1).compute(ALL)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    cpu = Case(image.cpu(), text.cpu(), [x.cpu() for x in ids], 50.0, TileSize(1024, 1024, 0))
+    expected = InfoNce(cpu.pairs(), duplicates, 0.1).compute(ALL)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)

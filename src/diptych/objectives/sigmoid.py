@@ -57,7 +57,7 @@ class Sigmoid(PairObjective):
         )
         gradients = [(image, found.image), (text, found.text), (scale, found.scale), (bias, found.bias)]
         total = with_gradient(found.positive + found.negative, gradients)
-        count = torch.tensor(float(len(image)), device=image.device)
+        count = torch.full((), float(len(image)), device=image.device)  # does not wait for the device
         return Losses(total, count, {"positive": found.positive, "negative": found.negative})
 
     def chance(self, pairs: int, same: SamePairs | None) -> dict[str, float | Tensor]:

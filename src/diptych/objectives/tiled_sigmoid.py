@@ -58,7 +58,7 @@ class SigmoidPairs:
                 if by_image is not None:
                     by_image[tile.rows].addmm_(grad, texts)
                 if by_text is not None:
-                    by_text[tile.inside].addmm_(grad.T, image[tile.rows])
+                    by_text[tile.inside].addmm_(grad.T, image[tile.rows], beta=tile.rows.start > 0)
             if by_text is not None:
                 by_text *= 1 / b
                 if by_image is None:  # sum_ij G_ij s <i, t> by its texts, before they go home

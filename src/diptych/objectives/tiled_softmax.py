@@ -5,7 +5,7 @@ exponentials of rows and of columns at once, around running maxima (Milakov & Gi
 that nothing overflows and nothing that counts underflows at any scale. With their logarithms r_i and c_j known, the
 second one forms the gradient of each tile, exp(l_ij - r_i) + exp(l_ij - c_j) minus the targets, and multiplies it into
 the gradients of images and texts. Four matrix products for each tile, three where the logits of the first pass could be
-kept or one of the two sides is frozen.
+kept or one of the two sides is frozen. Inside, logits are to the base 2, whose exponential is cheaper and as exact.
 
 Across ranks. A rank forms its (b, g) block only, not a second one for its texts: sums over columns are completed by
 summing over ranks, and so is the gradient of texts. Everything is scaled as `objectives/contrastive.py` says: the value
@@ -13,12 +13,13 @@ is the mean over this rank's own rows and own columns, the gradient of an embedd
 this rank's part of W dL/ds. The incoming gradient must be the same number on all ranks, as a mean over ranks has it.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from diptych.core.distributed import all_max, all_sum
+from diptych.core.distributed import all_max, all_sum, world_size
 from diptych.objectives.exchange import exchange
 from diptych.objectives.tiles import Pairs, Scratch, Tile, Wanted, tiles
 
@@ -40,33 +41,33 @@ class SoftmaxLoss(NamedTuple):
 
 
 class _Sums:
-    """What the first pass gathers for each row (or column): the logarithm of a sum, own logit, sums for the targets."""
+    """What the first pass gathers for each row (or column), with logits to the base 2."""
 
     def __init__(self, n: int, like: Tensor) -> None:
         self.highest = like.new_full((n,), LOWEST)
-        self.sum = like.new_zeros(n)
-        self.own = like.new_zeros(n)
-        self.same = like.new_zeros(n)  # logits of duplicates
-        self.candidates = like.new_zeros(n)  # logits of all candidates
+        # the sum of exponentials around the highest; own logit; the sums of duplicates' and of all candidates' logits
+        self.sum, self.own, self.same, self.candidates = like.new_zeros(4, n)
 
     def add_exponentials(self, part: slice, logits: Tensor, dim: int, room: Tensor) -> None:
         """Take in a tile, summed over its dimension `dim`; `room` is overwritten."""
         before = self.highest[part]
         now = torch.maximum(before, logits.amax(dim))
         torch.sub(logits, now.unsqueeze(dim), out=room)
-        self.sum[part] = self.sum[part] * (before - now).exp() + room.exp_().sum(dim)
+        self.sum[part] = self.sum[part] * (before - now).exp2_() + room.exp2_().sum(dim)
         self.highest[part] = now
 
     def over_ranks(self) -> None:
         """Complete the sums of columns, of which every rank has its rows' part."""
+        if world_size() == 1:
+            return
         highest = all_max(self.highest)
-        rest = torch.stack([self.sum * (self.highest - highest).exp(), self.own, self.same, self.candidates])
+        rest = torch.stack([self.sum * (self.highest - highest).exp2_(), self.own, self.same, self.candidates])
         self.sum, self.own, self.same, self.candidates = all_sum(rest)
         self.highest = highest
 
-    def log(self) -> Tensor:
-        """The logarithm of the sum of exponentials."""
-        return self.highest + self.sum.log()
+    def log(self, part: slice = slice(None)) -> Tensor:
+        """The logarithm, to the base 2, of the sum of exponentials."""
+        return self.highest[part] + self.sum[part].log2()
 
 
 class InfoNce:
@@ -80,15 +81,19 @@ class InfoNce:
         self.smoothing = label_smoothing
         self.same = None if duplicates == "ignore" else pairs.same
         self.masks = self.same is not None and duplicates == "mask"
-        self.image = pairs.scale * pairs.image  # so that no pass over a tile is spent on the scale
+        # so that no pass over a tile is spent on the scale, nor on the base of exponentials
+        self.image = (pairs.scale / math.log(2)) * pairs.image
         self.columns = exchange(pairs.text, pairs.exchange)
         b, g = len(pairs.image), pairs.pairs
         self.rows, self.cols = _Sums(b, self.image), _Sums(g, self.image)
         self.mine = slice(pairs.first, pairs.first + b)
         # of each of the g pairs: the share of the target on its own text, and on each candidate
-        alike = self.image.new_ones(g) if self.same is None else self.same.counts().to(self.image.dtype)
-        self.on_own = (1 - label_smoothing) / (torch.ones_like(alike) if self.masks else alike)
-        self.on_each = label_smoothing / (g + 1 - alike if self.masks else torch.full_like(alike, float(g)))
+        self.on_own = self.image.new_full((g,), 1 - label_smoothing)
+        self.on_each = self.image.new_full((g,), label_smoothing / g)
+        if self.same is not None and not self.masks:
+            self.on_own /= self.same.counts()
+        elif self.same is not None and label_smoothing:
+            self.on_each = label_smoothing / (g + 1 - self.same.counts()).to(self.image.dtype)
         self.kept: list[Tensor] = []
 
     @torch.no_grad()
@@ -106,7 +111,7 @@ class InfoNce:
         target = self.on_own[self.mine] * (sums.own[part] + sums.same[part])
         if self.smoothing:
             target = target + self.on_each[self.mine] * sums.candidates[part]
-        return (sums.log()[part] - target).mean()
+        return (sums.log(part) - target).mean() * math.log(2)
 
     def _first_pass(self, keep: bool) -> None:
         b, size, budget = len(self.image), self.pairs.size, self.pairs.size.kept if keep else 0
@@ -162,9 +167,9 @@ class InfoNce:
                 if by_image is not None:
                     by_image[tile.rows].addmm_(grad, texts)
                 if by_text is not None:
-                    by_text[tile.inside].addmm_(grad.T, image[tile.rows])
+                    by_text[tile.inside].addmm_(grad.T, image[tile.rows], beta=tile.rows.start > 0)
             if by_text is not None:
-                by_text *= 1 / (2 * b)
+                by_text *= math.log(2) / (2 * b)  # of which image held the inverse
                 if by_image is None:  # sum_ij G_ij s <i, t> by its texts, before they go home
                     part = torch.linalg.vecdot(by_text, block).sum()
                     by_scale = part if by_scale is None else by_scale + part
@@ -181,8 +186,8 @@ class InfoNce:
     def _gradient(self, tile: Tile, logits: Tensor, log_rows: Tensor, log_cols: Tensor, room: Tensor) -> Tensor:
         """2 b times the gradient of the loss by the tile's logits, in the place of `room`. Overwrites `logits`."""
         same = None if self.same is None else self.same.tile(tile.rows, tile.columns)
-        torch.sub(logits, log_rows[tile.rows, None], out=room).exp_()
-        room += logits.sub_(log_cols[tile.columns]).exp_()
+        torch.sub(logits, log_rows[tile.rows, None], out=room).exp2_()
+        room += logits.sub_(log_cols[tile.columns]).exp2_()
         theirs = _shifted(tile.rows, self.pairs.first)
         if self.smoothing:
             room -= torch.add(self.on_each[theirs, None], self.on_each[tile.columns], out=logits)
