@@ -5,8 +5,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from diptych.core.batch import Batch
 from diptych.core.errors import ConfigError
+from diptych.objectives import contrastive
 from diptych.objectives.contrastive import ContrastiveConfig
+from diptych.objectives.sigmoid import SigmoidConfig
+from diptych.objectives.tiles import TileSize
+from tests.objectives.tile_cases import LargestTensor
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.reference import contrastive as plain
 
@@ -116,3 +121,18 @@ def test_refusals_say_what_to_do():
 def test_a_bias_that_a_softmax_cannot_train_is_frozen_and_said():
     objective = ContrastiveConfig().build(TinyConfig(bias=True).build(20))
     assert not objective.model.logit_bias.requires_grad
+
+
+@pytest.mark.parametrize("config", [ContrastiveConfig(label_smoothing=0.1), SigmoidConfig(duplicates="positives")])
+def test_no_tensor_has_an_entry_for_each_two_pairs(config, monkeypatch):
+    """Neither loss, gradient, health nor chance: memory grows with the vectors alone."""
+    monkeypatch.setattr(contrastive, "tile_size", lambda device: TileSize(32, 32, 0))
+    objective, n, e = config.build(TinyConfig(bias=True).build(20)), 400, 5
+    image, text = _embeds(n)
+    batch = Batch(text_ids=torch.arange(n) // 2, image_ids=torch.arange(n) % 350)
+    with LargestTensor() as watch:
+        losses = objective.loss({"image": image, "text": text}, batch)
+        losses.total.backward()
+        objective.health({"image": image, "text": text}, batch)
+    assert text.grad is not None
+    assert watch.elements == n * e
