@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.train import ranks
+from tests.train.locked import save_teacher
 from tests.train.tiny_run import tiny_dataset
 
 
@@ -22,6 +23,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have left their gradients and a run."""
     folder = tmp_path_factory.mktemp("two_processes")
     tiny_dataset(folder / "data")
+    save_teacher(folder / "data", folder / "teacher")
     ranks.compute_together(folder)
     return folder
 

@@ -19,6 +19,7 @@ from diptych.train.config import RunConfig
 from diptych.train.loop import train
 from diptych.train.sharding import shard, whole
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
+from tests.train.locked import student
 from tests.train.tiny_run import tiny_config
 
 IDS = {"text_ids": [7, 1, 7, 3, 4, 1, 8, 9, 10, 11, 7, 12], "image_ids": [0, 1, 2, 3, 3, 5, 6, 7, 8, 9, 10, 10]}
@@ -82,6 +83,9 @@ def _all(rank: int, world: int, folder: str) -> None:
     batch_norm = steady_config(Path(folder) / "data")
     batch_norm = batch_norm.replace(model=batch_norm.model.replace(batch_norm=True))
     train(batch_norm, Path(folder) / "batch_norm", device=torch.device("cpu"))
+    train(
+        student(Path(folder) / "data", Path(folder) / "teacher"), Path(folder) / "student", device=torch.device("cpu")
+    )
     shutdown()
 
 

@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,20 +11,16 @@ import diptych.data.views as views
 import diptych.train.tables as tables
 from diptych.checkpoints.native import save_pretrained
 from diptych.core.errors import CheckpointError, ConfigError
-from diptych.core.image_format import ImageFormat
-from diptych.data.augment import NO_AUGMENTATION, AugmentConfig
+from diptych.data.augment import AugmentConfig
 from diptych.data.dataset import Dataset
 from diptych.data.features import views_of
 from diptych.data.loader import Loader
-from diptych.models.text_transformer import TextTransformerConfig
-from diptych.models.two_tower import TwoTowerConfig
-from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.objectives.distillation import DistillationConfig
 from diptych.train.build import build, build_objective, find_tokenizer
 from diptych.train.config import RunConfig
 from diptych.train.loop import train
 from diptych.train.tables import Filler, Source, cached_names
-from tests.train.tiny_run import tiny_config, tiny_dataset
+from tests.train.locked import lit, save_teacher, student
+from tests.train.tiny_run import tiny_dataset
 
 CPU = torch.device("cpu")
 
@@ -33,22 +30,6 @@ def data(tmp_path: Path) -> Path:
     """A dataset of this test alone: tables lie in it."""
     (tmp_path / "data").mkdir()
     return tiny_dataset(tmp_path / "data")
-
-
-def small(dropout: float = 0.0) -> TwoTowerConfig:
-    return TwoTowerConfig(
-        image_format=ImageFormat(resolution=8),
-        context_length=8,
-        embed_dim=8,
-        image=VisionTransformerConfig(patch_size=4, width=16, depth=1, heads=2, patch_dropout=dropout),
-        text=TextTransformerConfig(width=16, depth=1, heads=2),
-    )
-
-
-def lit(data: Path, *freeze: str, augment: AugmentConfig = NO_AUGMENTATION, **train_settings: object) -> RunConfig:
-    settings = {"freeze": freeze or ("image",), "log_every_samples": 16, "samples_seen": 48, "val_batches": 0}
-    config = tiny_config(data, **(settings | train_settings))
-    return config.replace(model=small(), data=config.data.replace(augment=augment))
 
 
 def losses(run: Path, *names: str) -> list[float]:
@@ -298,23 +279,34 @@ def test_an_objective_that_needs_the_images_themselves_says_so(data, monkeypatch
 
 
 def test_a_student_learns_from_a_stored_teacher(data, tmp_path):
-    config = lit(data, val_batches=1)
-    teacher = tmp_path / "teacher"
-    save_pretrained(teacher, config.model.build(280), find_tokenizer(config, Dataset.open(data)))
-    objective = DistillationConfig(teacher=str(teacher), weight=2.0)
-    student = config.replace(objective=objective, data=config.data.replace(augment=AugmentConfig()))
-    student = student.replace(train=config.train.replace(freeze=()))
-    run = train(student, tmp_path / "student")
+    save_teacher(data, tmp_path / "teacher")
+    config = student(data, tmp_path / "teacher", freeze=())
+    run = train(config.replace(data=config.data.replace(augment=AugmentConfig())), tmp_path / "student")
     records = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     assert len([r["distill"] for r in records if "distill" in r]) == 3
     assert records[-1]["val_loss"] > 0
     assert len(list((data / "features").glob("*/table.json"))) == 4  # two towers, two splits
-    both = student.replace(train=student.train.replace(freeze=("image",)))
-    found, _ = build(both, tmp_path / "both", False, CPU)
+    found, _ = build(student(data, tmp_path / "teacher"), tmp_path / "both", False, CPU)
     assert set(found.tables["train"]) == {"image", "teacher_image", "teacher_text"}
-    gone = student.replace(objective=objective.replace(teacher=str(tmp_path / "nobody")))
     with pytest.raises(CheckpointError, match="not there"):
-        build(gone, tmp_path / "gone", False, CPU)
+        build(student(data, tmp_path / "nobody"), tmp_path / "gone", False, CPU)
+
+
+@pytest.mark.dist
+def test_two_processes_share_tables_and_train_to_the_weights_of_one(two_processes, tmp_path):
+    """Tolerance: float32 sums split in another place, through three steps of Adam."""
+    data = shutil.copytree(two_processes / "data", tmp_path / "data", ignore=shutil.ignore_patterns("features"))
+    alone = train(student(data, two_processes / "teacher"), tmp_path / "run")
+    together = two_processes / "student"
+    names = sorted(p.parent.name for p in (data / "features").glob("*/table.json"))
+    assert len(names) == 6
+    for name in names:
+        a, b = (np.load(folder / "features" / name / "rows.npy") for folder in (data, two_processes / "data"))
+        assert np.array_equal(a, b)
+    a, b = (load_file(run / "model" / "model.safetensors") for run in (alone, together))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-5, rtol=1e-4)
+    assert losses(together) == pytest.approx(losses(alone), rel=1e-4)
 
 
 def test_the_plan_of_a_locked_run_counts_what_trains(data):
