@@ -39,11 +39,17 @@ class Model(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def normalise(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    def normalise(
+        self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b k c"]
+    ) -> Float[Tensor, "b 3 h w"] | Float[Tensor, "b k c"]:
         """Pixels as the towers want them: scaled to 0..1, then shifted and scaled by the format's mean and std.
 
         Float images are taken as already scaled to 0..255 (augmentation on the device may leave them so).
+        Patches (b, k, c) are flattened channel by channel.
         """
+        if images.ndim == 3:
+            x = images.to(self.pixel_mean.dtype).unflatten(2, (3, -1)) / 255
+            return ((x - self.pixel_mean.view(3, 1)) / self.pixel_std.view(3, 1)).flatten(2)
         return (images.to(self.pixel_mean.dtype) / 255 - self.pixel_mean) / self.pixel_std
 
     @abstractmethod

@@ -56,9 +56,19 @@ class TwoTower(Model):
         bias = config.init_logit_bias
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
 
-    def encode_image(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        """Unit vectors in fp32. Pixels are 0..255, of any size that the tower takes (progressive resizing)."""
-        return self.encode_from("image", self.image_vectors(images))
+    def encode_image(
+        self,
+        images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b k c"],
+        patch_index: Int64[Tensor, "b k"] | None = None,
+        patch_grid: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "b e"]:
+        """Unit vectors in fp32. Pixels are 0..255, of any size that the tower takes (progressive resizing).
+
+        With `patch_index` and `patch_grid`, `images` are those patches alone that the tower is to look at.
+        """
+        if patch_index is None:
+            return self.encode_from("image", self.image_vectors(images))
+        return self.encode_from("image", self.image_tower(self.normalise(images), patch_index, patch_grid))
 
     def encode_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """Unit vectors in fp32."""

@@ -3,7 +3,8 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -69,8 +70,18 @@ class VisionTransformer(ImageTower):
         self.projection = build_projection(c.projection, c.width, embed_dim, type(c).__name__)
         init_default(self.blocks)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        x = self._encode(images)
+    def forward(
+        self,
+        images: Float[Tensor, "b 3 h w"] | Float[Tensor, "b k c"],
+        patch_index: Int64[Tensor, "b k"] | None = None,
+        patch_grid: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "b e"]:
+        """Pooled and projected; of whole images, or of those patches alone that the data room has kept of each (with
+        their places in a grid of rows and columns): then nothing more is dropped here."""
+        if patch_index is None or patch_grid is None:
+            x = self._encode(images)
+        else:
+            x = self._blocks(self._embed_kept(images, patch_index, patch_grid))
         if self.map_pool is not None:
             x = self.map_pool(self.norm_post(x))
         elif self.cls_token is not None:
@@ -91,7 +102,19 @@ class VisionTransformer(ImageTower):
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         grid = self.patch_embed.grid(images.shape[-2], images.shape[-1])
         x = x + resize_position_embed(self.position_embed, grid, self.prefix).to(x.dtype)
-        x = patch_dropout(x, self.config.patch_dropout, self.prefix, self.training)
+        return self._blocks(patch_dropout(x, self.config.patch_dropout, self.prefix, self.training))
+
+    def _embed_kept(self, patches: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What embedding all patches, adding positions and then choosing those of `index` gives."""
+        x = self.patch_embed.of_patches(patches)
+        positions = resize_position_embed(self.position_embed, grid, self.prefix).to(x.dtype)
+        x = x + F.embedding(index, positions[self.prefix :])
+        if self.cls_token is None:
+            return x
+        first = (self.cls_token.to(x.dtype) + positions[0]).expand(x.shape[0], 1, -1)
+        return torch.cat([first, x], dim=1)
+
+    def _blocks(self, x: Tensor) -> Tensor:
         if self.norm_pre is not None:
             x = self.norm_pre(x)
         for block in self.blocks:

@@ -37,8 +37,11 @@ class PatchEmbed(nn.Module):
         rows, columns = self.grid(*images.shape[-2:])
         side = self.patch_size
         x = images[:, :, : rows * side, : columns * side].unflatten(3, (columns, side)).unflatten(2, (rows, side))
-        x = x.permute(0, 2, 4, 1, 3, 5).reshape(images.shape[0], rows * columns, -1)  # (b, p, 3 side side)
-        return F.linear(x, self.weight.flatten(1), self.bias)
+        return self.of_patches(x.permute(0, 2, 4, 1, 3, 5).reshape(images.shape[0], rows * columns, -1))
+
+    def of_patches(self, patches: Float[Tensor, "b p c"]) -> Float[Tensor, "b p d"]:
+        """The embeddings of patches that are cut out already, each flattened like the kernel: (3, side, side)."""
+        return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
 def resize_position_embed(

@@ -284,7 +284,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def _ids_only(batch: Batch) -> Batch:
-    return replace(batch, images=None, image_record=None, tokens=None, loss_mask=None)
+    return replace(batch, images=None, patches=None, patch_index=None, image_record=None, tokens=None, loss_mask=None)
 
 
 def _mean(found: list[Losses]) -> Losses:
