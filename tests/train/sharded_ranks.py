@@ -23,7 +23,7 @@ from diptych.train.config import RunConfig
 from diptych.train.loop import train
 from diptych.train.optimizer import build_optimizer, clip_gradients, gradient_norm, gradient_norms
 from diptych.train.sharding import shard, whole
-from tests.objectives.tiny_model import tiny_batch
+from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.train import ranks
 
 CUT = 6
@@ -52,6 +52,12 @@ def transformers() -> Objective:
     return ContrastiveConfig().build(config.build(20)).train()
 
 
+def normed() -> Objective:
+    """A contrastive objective around a model with batch norm."""
+    torch.manual_seed(0)
+    return ContrastiveConfig().build(TinyConfig(batch_norm=True).build(20)).train()
+
+
 def steps(objective: Objective, batch: Batch, micro_batch: int, precision: str = "float32") -> dict[str, Tensor]:
     """The weights after a few steps of the loop's own parts, and the norms of their gradients."""
     accumulate = Accumulator(objective, micro_batch, precision)
@@ -66,7 +72,8 @@ def steps(objective: Objective, batch: Batch, micro_batch: int, precision: str =
         optimizer.step()
         objective.model.after_step()
         optimizer.zero_grad()
-    return found | {n: whole(p).detach().clone() for n, p in objective.named_parameters()}
+    held = [*objective.named_parameters(), *objective.named_buffers()]
+    return found | {n: whole(t).detach().clone() for n, t in held}
 
 
 def _compare(rank: int, world: int, folder: Path) -> None:
@@ -80,6 +87,10 @@ def _compare(rank: int, world: int, folder: Path) -> None:
             if sharded:
                 shard(objective)
             torch.save(steps(objective, batch, micro_batch, precision), folder / f"{name}-{precision}-{rank}.pt")
+        objective = normed()
+        if sharded:
+            shard(objective)
+        torch.save(steps(objective, batch, 3), folder / f"{name}-normed-{rank}.pt")
 
 
 def _facts(rank: int, folder: Path) -> None:
