@@ -14,6 +14,7 @@ def test_tiles_and_counts_are_those_of_the_matrix(seed, n, modalities, kinds, da
     first = data.draw(st.integers(0, n - 1))
     expected, found = same_pairs(*ids), SamePairs(ids, first)
     assert found.counts().tolist() == expected.sum(1).tolist()
+    assert torch.equal(found.matrix(n - first), expected[first:])
     expected.fill_diagonal_(False)
     a, c = data.draw(st.integers(0, n - first - 1)), data.draw(st.integers(0, n - 1))
     rows, columns = slice(a, data.draw(st.integers(a + 1, n - first))), slice(c, data.draw(st.integers(c + 1, n)))

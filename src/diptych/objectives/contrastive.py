@@ -59,7 +59,9 @@ class PairObjective(Objective):
         """Unit vectors "image" and "text", (b, e) each; of a tower that was computed once, from its cached vectors."""
         model: Any = self.model
         cached = batch.cached or {}
-        encoded = {kind: model.encode_from(kind, cached[kind]) for kind in ("image", "text") if kind in cached}
+        encoded: dict[str, Tensor] = {
+            kind: model.encode_from(kind, cached[kind]) for kind in ("image", "text") if kind in cached
+        }
         if "image" not in cached and batch.patches is not None:
             encoded["image"] = model.encode_image(batch.patches, batch.patch_index, batch.patch_grid)
         elif "image" not in cached and batch.images is not None:

@@ -47,6 +47,12 @@ class SamePairs:
             found.diagonal(theirs.start - columns.start).fill_(False)
         return found
 
+    def matrix(self, rows: int) -> Bool[Tensor, "b g"]:
+        """Which of this rank's pairs are the same as which of all, each as itself: for losses that hold b g numbers."""
+        own = torch.eye(rows, len(self._labels[0]), dtype=torch.bool, device=self._labels[0].device).roll(self.first, 1)
+        others = self.tile(slice(0, rows), slice(0, own.shape[1]))
+        return own if others is None else own | others
+
 
 def _places(ids: Int64[Tensor, " g"]) -> Int64[Tensor, " g"]:
     """The place of each id in their sorted order: equal ids have equal places, and all are below g."""
