@@ -6,15 +6,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+BENCHMARKS := $(addprefix benchmarks/,step.py accumulate.py locked.py loss_memory.py input.py zero_shot_build.py \
+	scaling.py time_to_accuracy.py gpu.py help.py)
+ARGS ?=
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
-.PHONY: demo test test-slow check format clean help
+.PHONY: demo test test-slow check format clean help bench
 
 help:
 	@echo "make demo       pretrain a CLIP on emoji by three artists, test it on a fourth, write a report (minutes)"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tier: kills and resumes, ten thousand records, every corpus that can be fetched"
+	@echo "make bench      set up the peer of the benchmarks; then make bench-step, bench-loss_memory, bench-help, ..."
 	@echo "make check      formatting, lint, types, and the floors of the house"
 
 .venv/python.stamp:
@@ -58,16 +62,32 @@ test-slow: .venv/test.stamp
 	@echo "== The long tier"
 	@$(BIN)/python -m pytest -n 2 -m slow --timeout 1500 tests
 
+# The peer is kept apart, with the versions that it asks for itself; only torch is the same build as ours.
+.venv-bench/bench.stamp: .venv/demo.stamp benchmarks/requirements.txt constraints.txt
+	@echo "== Setting up .venv-bench: open_clip with what its trainer needs (a few minutes)"
+	@$(PYTHON) -m venv .venv-bench
+	@grep -v '^webdataset==' constraints.txt > .venv-bench/constraints.txt
+	@PIP_CONSTRAINT=$(CURDIR)/.venv-bench/constraints.txt .venv-bench/bin/python -m pip \
+		--disable-pip-version-check install -qq -r benchmarks/requirements.txt
+	@touch $@
+
+bench: .venv-bench/bench.stamp
+	@echo "Ready. Each benchmark is a command, best run alone on the machine: $(patsubst benchmarks/%.py,%,$(BENCHMARKS))"
+	@echo "For example: make bench-step, or with options: $(BIN)/python -m benchmarks.step --help"
+
+bench-%: .venv-bench/bench.stamp
+	@$(BIN)/python -m benchmarks.$* $(ARGS)
+
 check: .venv/test.stamp
 	@echo "== Formatting, lint, types, floors"
-	@$(BIN)/ruff format --check src tests
-	@$(BIN)/ruff check src tests
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 format: .venv/test.stamp
-	@$(BIN)/ruff format src tests
-	@$(BIN)/ruff check --fix src tests
+	@$(BIN)/ruff format src tests benchmarks
+	@$(BIN)/ruff check --fix src tests benchmarks
 
 clean:
-	rm -rf .venv $(DEMO) build dist src/*.egg-info
+	rm -rf .venv .venv-bench $(DEMO) build dist src/*.egg-info

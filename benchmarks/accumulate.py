@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from benchmarks.figures import Comparison, Series
@@ -65,8 +66,8 @@ def _evidence(model: str, folder: str, threads: int) -> str:
         return agreement(mine.ask("check"), theirs.ask("check"))
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__)
     options.add_argument("--models", default="ViT-B-32")
     options.add_argument("--micro", type=int, default=32, help="pairs a piece")
@@ -77,7 +78,12 @@ def main() -> None:
     options.add_argument("--probe", action="store_true", help="also ours with train.micro_batch=-1")
     options.add_argument("--compile", choices=("on", "off"), default="off")
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

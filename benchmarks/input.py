@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -89,8 +90,8 @@ def _compare(
     )
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__, rounds=5)
     options.add_argument("--sources", default="folder,shards")
     options.add_argument("--photos", type=int, default=64, help="camera-size JPEGs in the folder")
@@ -99,7 +100,12 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--decode", default="full,scaled", help="settings of data.decode to try")
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

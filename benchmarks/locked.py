@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 
 from benchmarks.figures import Comparison, Series, number
 from benchmarks.options import names, parser, run
@@ -58,8 +59,8 @@ def _compare(model: str, args: argparse.Namespace, result: Result) -> Comparison
     return Comparison(what, (series[mine.name],), (series[theirs.name],), 15.0, 50.0, (note,))
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__, rounds=3)
     options.add_argument("--models", default="ViT-B-32,ViT-B-16")
     options.add_argument("--batch", type=int, default=64)
@@ -69,7 +70,12 @@ def main() -> None:
     options.add_argument("--crops", type=int, default=0, help="our train.cached_crops")
     options.add_argument("--compile", choices=("on", "off"), default="off")
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.figures import Comparison, Series, number
@@ -100,8 +101,8 @@ def _notes(loss: str, pairs: int, found: dict[str, list[dict[str, Any]]]) -> lis
     return notes
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__, rounds=3)
     options.add_argument("--losses", default="contrastive,sigmoid")
     options.add_argument("--pairs", default="8192,16384,32768")
@@ -109,7 +110,12 @@ def main() -> None:
     options.add_argument("--passes", type=int, default=1, help="passes in each process, the fastest of which counts")
     options.add_argument("--autocast", action="store_true", help="also open_clip's losses in bfloat16")
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.figures import Comparison, Series, best_of, number
@@ -38,16 +40,14 @@ def measure(args: argparse.Namespace) -> Result:
         result.notes.append(f"{c.what} against {first.what}: {', '.join(gains)}.")
     result.notes.append(
         "Each process has the machine's cores divided by their number as threads; batches are each process's own. "
-        "open_clip: --local-loss --gather-with-grad, and DDP without the device_ids that its main.py names (DDP refuses "
-        "them on a CPU)."
+        "open_clip: --local-loss --gather-with-grad, and DDP without the device_ids that its main.py names (DDP "
+        "refuses them on a CPU)."
     )
     return result
 
 
 def one(side: str, model: str, processes: int, batch: int, folder: str, args: argparse.Namespace) -> float:
     """Samples a second of one process in a fresh run of `processes` of them."""
-    import os
-
     python = sys.executable if side == "diptych" else peer_python()
     threads = args.threads or max(1, len(os.sched_getaffinity(0)) // processes)
     out = Path(folder) / f"{side}.json"
@@ -64,15 +64,20 @@ def one(side: str, model: str, processes: int, batch: int, folder: str, args: ar
     return rate
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__, rounds=3)
     options.add_argument("--model", default="ViT-S-32")
     options.add_argument("--processes", default="1,2")
     options.add_argument("--batches", default="16,64,256", help="pairs of each process")
     options.add_argument("--steps", type=int, default=3)
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

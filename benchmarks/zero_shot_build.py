@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 
 from benchmarks.figures import Comparison, Series
 from benchmarks.options import parser, run
@@ -37,13 +38,18 @@ def measure(args: argparse.Namespace) -> Result:
     return Result("zero_shot_build", [Comparison(what, (sides[1],), (sides[0],), 4.0, 6.0, (note,))], versions)
 
 
-def main() -> None:
-    """The command."""
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, of the command line or as given."""
     options = parser(__doc__, rounds=3)
     options.add_argument("--model", default="ViT-B-32")
     options.add_argument("--classes", type=int, default=1000)
     options.add_argument("--device", default="cpu")
-    run(measure, options.parse_args())
+    return options.parse_args(given)
+
+
+def main() -> None:
+    """The command."""
+    run(measure, arguments())
 
 
 if __name__ == "__main__":

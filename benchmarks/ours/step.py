@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.ours.trainer import Trainer, memory_mb
+from benchmarks.ours.trainer import Trainer, matrix_tflops, memory_mb
 
 
 class Side:
@@ -40,6 +40,10 @@ class Side:
         """Loss, gradient norm and embeddings in float32 and the loss in bfloat16, of the first batch."""
         found = self.trainer.gradient(self.batches[0])
         return found | {"loss_bf16": self.trainer.gradient(self.batches[0], "bfloat16")["loss"]}
+
+    def work(self) -> dict[str, float]:
+        """Floating-point operations that a pair of these batches needs, and the rate of a bfloat16 matrix product."""
+        return {"flops": self.trainer.flops(self.batches), "matrix_tflops": matrix_tflops(self.trainer.device)}
 
     def run(self, steps: int) -> dict[str, float]:
         """Take `steps` steps; samples a second, and the memory so far."""

@@ -1,5 +1,6 @@
 """Our side: a model with open_clip's weights, trained by the functions that `diptych.train.loop` is made of."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diptych.checkpoints.convert import assemble, read
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank
 from diptych.data.tokenize import Tokenizer
+from diptych.models import sizes
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.train.accumulate import Accumulator
@@ -21,7 +23,12 @@ LR, DECAY, BETAS, EPS = 5e-4, 0.2, (0.9, 0.98), 1e-6
 
 
 def model_of(folder: str) -> Pretrained:
-    """The model that `benchmarks.peer.trainer.Trainer.export` wrote, weights and all."""
+    """The model that `benchmarks.peer.trainer.Trainer.export` wrote, weights and all; ``sizes:NAME``: one of
+    `diptych.models.sizes` with fresh weights."""
+    if folder.startswith("sizes:"):
+        config = getattr(sizes, folder.removeprefix("sizes:"))()
+        torch.manual_seed(0)
+        return Pretrained(config.build(sizes.CLIP_VOCAB_SIZE), Tokenizer.clip(config.context_length))
     found = read("open_clip", Path(folder))
     return assemble(found, Tokenizer.clip(found.config.context_length))
 
@@ -88,6 +95,18 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
 
+    def flops(self, batches: list[Batch]) -> float:
+        """Operations that forward and backward of a pair need on average: three forward passes of both towers, real
+        tokens only (Kaplan et al. 2020, arXiv:2001.08361, appendix A, with attention)."""
+        config: Any = self.pretrained.model.config
+        image, text = config.image, config.text
+        patches = (self.side // image.patch_size) ** 2
+        forward = _tower_flops(image.depth, image.width, image.mlp_ratio, patches + 1)
+        forward += 2 * 3 * image.patch_size**2 * image.width * patches
+        lengths = [n for b in batches if b.lengths is not None for n in b.lengths.tolist()]
+        forward += sum(_tower_flops(text.depth, text.width, text.mlp_ratio, n) for n in lengths) / len(lengths)
+        return 3.0 * forward
+
     def gradient(self, batch: Batch, precision: str = "float32") -> dict[str, Any]:
         """Loss, gradient norm and the first embeddings of a batch, with nothing updated."""
         found = Accumulator(self.objective, 0, precision)(batch.to(self.device))
@@ -95,6 +114,28 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         first = {k: found.encoded[k][:4].float().cpu().tolist() for k in ("image", "text")}
         return {"loss": float(found.losses.total), "norm": float(norm), **first}
+
+
+def _tower_flops(depth: int, width: int, mlp_ratio: float, tokens: int) -> float:
+    """One forward pass of a transformer over one sequence."""
+    return depth * tokens * (2 * (4 + 2 * mlp_ratio) * width**2 + 4 * tokens * width)
+
+
+def matrix_tflops(device: torch.device) -> float:
+    """What the device does of large bfloat16 matrix products, in TFLOP/s: the best of a few."""
+    side, repeats = (8192, 10) if device.type == "cuda" else (2048, 1)
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = 0.0
+    for _ in range(5):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(repeats):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, repeats * 2 * side**3 / (time.perf_counter() - started) / 1e12)
+    return best
 
 
 def memory_mb(device: torch.device) -> float:
