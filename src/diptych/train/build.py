@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from diptych.data.dataset import Dataset, Split
 from diptych.data.ready import packed
 from diptych.data.tokenize import Tokenizer
 from diptych.models.model import Model
+from diptych.nn.checkpointing import set_checkpointing
 from diptych.objectives.objective import Objective
 from diptych.train import run_folder
 from diptych.train.accumulate import Accumulator
-from diptych.train.batch_norms import RunningStatistics, batch_norm_notice
+from diptych.train.batch_norms import RunningStatistics, batch_norm_notice, batch_norms
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema
@@ -30,6 +32,7 @@ from diptych.train.freeze import freeze, frozen_fact, frozen_state
 from diptych.train.meter import Meter
 from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
+from diptych.train.probe import leaner, way_of_run
 from diptych.train.resume import load_checkpoint
 from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
 from diptych.train.sharding import is_sharded, shard
@@ -95,6 +98,8 @@ def build(
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
+    way, reasons["memory"] = way_of_run(config, objective, dataset, tokenizer, found[1] if found else {})
+    set_checkpointing(objective, way.checkpoint)  # before blocks are compiled or sharded: they recompute what they are
     if t.compile:
         # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
         encode = torch.compile(objective.encode, options={"fallback_random": True})
@@ -104,7 +109,8 @@ def build(
     optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps, t.optimizer)
     ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
-    accumulate = Accumulator(objective, t.micro_batch, t.precision)
+    accumulate = Accumulator(objective, way.micro_batch, t.precision, way.kept)
+    accumulate.leaner = partial(leaner, batch_norm=bool(batch_norms(objective))) if t.micro_batch < 0 else None
     statistics = RunningStatistics(objective)
     parts = (dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
     run = Run(config, folder, device, *parts, _meter(config, tokenizer.vocab_size, device))
@@ -116,7 +122,7 @@ def build(
         run.interval = Interval(**state["interval"])
     header(_facts(run, reasons))
     warn_of_slow_bfloat16(t.precision, device)
-    notice = batch_norm_notice(objective, t.micro_batch, t.global_batch // world_size())
+    notice = batch_norm_notice(objective, way.micro_batch, t.global_batch // world_size())
     if notice:
         say(f"  note: {notice}")
     run.tables = run_tables(config, objective, dataset, tokenizer, device)
@@ -208,8 +214,8 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         "optimizer": f"{'Muon and AdamW' if t.optimizer == 'muon' else 'AdamW'}, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
         "device": f"{run.device}, {t.precision}, {world_size()} process(es) x {share:,} pairs"
         + (", weights sharded" if is_sharded(run.objective) else "")
-        + (f" in pieces of {t.micro_batch:,}" if t.micro_batch and t.micro_batch < share else "")
         + f", {torch.get_num_threads()} threads",
+        "memory": reasons["memory"],
     }
 
 

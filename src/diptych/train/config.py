@@ -16,8 +16,8 @@ class TrainConfig(Config):
 
     samples_seen        the budget; rounded up to whole batches
     global_batch        pairs a step, over all processes
-    micro_batch         pairs in memory at once on each process (0: all; -1: found by a probe of the memory); the gradient
-                        stays that of the global batch
+    micro_batch         pairs in memory at once on each process; 0: all; -1: as many as a measurement before the first
+                        step finds room for. The gradient stays that of the global batch
     checkpoint_activations  keep only each block's input and compute the rest again in the backward pass
     freeze              what does not train: "image", "text", or patterns of parameter names ("image_tower.blocks.?.*")
     frozen              "cached": a wholly frozen tower is computed once and read from a table; "live": at every step
@@ -40,7 +40,7 @@ class TrainConfig(Config):
 
     samples_seen: int = Field(default=1_000_000, gt=0)
     global_batch: int = Field(default=256, gt=0)
-    micro_batch: int = Field(default=0, ge=-1)
+    micro_batch: int = Field(default=-1, ge=-1)
     checkpoint_activations: bool = False
     freeze: tuple[str, ...] = ()
     frozen: Literal["cached", "live"] = "cached"

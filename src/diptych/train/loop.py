@@ -34,6 +34,7 @@ from diptych.train.environment import memory_mb, seed_step, set_up
 from diptych.train.evaluate import evaluate, validation_loss
 from diptych.train.metrics import Interval, MetricsLog
 from diptych.train.optimizer import clip_gradients, gradient_norm, nonfinite_names, set_lr
+from diptych.train.probe import noted
 from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
 from diptych.train.schedule import resolution_at
 from diptych.train.sharding import gathered
@@ -229,6 +230,7 @@ def _save(run: Run) -> None:
         "peak_lr": run.schedule.peak_lr,
         "warmup_samples": run.schedule.warmup_samples,
         "data_fingerprint": run.dataset.fingerprint,
+        "way": noted(run.accumulate.way, run.schedule.global_batch // world_size()),
         "config": flatten(run.config),
     }
     keep = run.config.train.keep_checkpoints
