@@ -44,7 +44,7 @@ class Tiny(Model):
         return normalize(self.image_tower(self.drop(x)).float(), dim=1)
 
     def encode_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        real = (torch.arange(tokens.shape[1]) < lengths[:, None]).float()[..., None]
+        real = (torch.arange(tokens.shape[1]) < lengths[:, None]).float()[..., None].to(tokens.device)
         x = (self.token_embed(tokens) * real).sum(1) / real.sum(1)
         return normalize(self.text_projection(self.drop(x)).float(), dim=1)
 

@@ -9,10 +9,10 @@ from diptych.train.display import Display, duration, header
 def test_outside_of_a_terminal_a_line_now_and_then(capsys):
     with Display(total=1000, done=0, every_s=1000.0) as shown:
         shown.update(100, 2.5, 50.0, 0.1, 1200.0)
-        shown.update(1000, 1.25, 50.0, 0.1, 1200.0)
+        shown.update(1000, 1.25, 50.0, 0.1, 1200.0, 0.42)
     said = capsys.readouterr().err
     assert "100 of" not in said  # too soon after the start
-    assert "1,000 of 1,000 (100%)  loss 1.250  50/s  0:00 left  waiting for data 10%  1.2 GB" in said
+    assert "1,000 of 1,000 (100%)  loss 1.250  50/s  0:00 left  waiting for data 10%  1.2 GB  MFU 42%" in said
 
 
 def test_in_a_terminal_a_bar(monkeypatch):

@@ -40,3 +40,23 @@ def test_going_on_copies_values_and_count():
     b.load(a.state, a.updates)
     assert b.updates == 1
     assert all(torch.equal(b.state[n], t) and b.state[n] is not t for n, t in a.state.items())
+
+
+def test_a_device_skips_by_itself_and_moves_as_the_host_would():
+    """The path of devices, run here: the same formula, rounded otherwise."""
+    model = TinyConfig(batch_norm=True).build(20)
+    host, device = Ema(model, 0.5), Ema(model, 0.5)
+    for n, skipped in enumerate((0.0, 0.0, 1.0, 0.0, 1.0, 0.0)):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p))
+            model.image_tower[1].num_batches_tracked.fill_(n)
+        before = {k: t.clone() for k, t in device.state.items()}
+        host.update(model, torch.tensor(skipped))
+        device._take_in_unless(model, torch.tensor(skipped))
+        assert host.updates == device.updates
+        for name, t in host.state.items():
+            torch.testing.assert_close(device.state[name], t, rtol=1e-5, atol=1e-6)
+            if skipped:
+                assert torch.equal(device.state[name], before[name])
+    assert host.updates == 4

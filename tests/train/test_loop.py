@@ -23,7 +23,7 @@ from tests.train import ranks
 from tests.train.test_accumulate import small_vit
 from tests.train.tiny_run import tiny_config
 
-TIMED = {"samples_per_s", "data_wait", "memory_mb"}
+TIMED = {"samples_per_s", "data_wait", "memory_mb", "mfu"}
 RICH = {"ema_decay": 0.9, "micro_batch": 6, "progressive": ((0.0, 4), (0.4, 8)), "save_every_samples": 48}
 RICH |= {"log_every_samples": 32, "eval_every_samples": 64}
 
@@ -203,15 +203,20 @@ def test_a_constant_rate_can_be_made_longer(data, tmp_path):
     assert records[-1]["lr"] == records[3]["lr"]  # what was chosen for the short one is kept
 
 
-def test_steps_that_are_not_finite_are_skipped_counted_and_named(data, tmp_path, monkeypatch, capsys):
-    real, count = loop.gradient_norm, iter(range(100))
+def poison(monkeypatch: pytest.MonkeyPatch, steps: tuple[int, ...]) -> None:
+    """Put NaN into one gradient of these steps, before anything looks at it."""
+    real, count = loop.judge, iter(range(100))
 
-    def poisoned(objective):
-        if next(count) in (2, 3):
+    def poisoned(objective, *rest):
+        if next(count) in steps:
             objective.model.text_projection.weight.grad.fill_(math.nan)
-        return real(objective)
+        return real(objective, *rest)
 
-    monkeypatch.setattr(loop, "gradient_norm", poisoned)
+    monkeypatch.setattr(loop, "judge", poisoned)
+
+
+def test_steps_that_are_not_finite_are_skipped_counted_and_named(data, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, (2, 3))
     config = tiny_config(data, max_nonfinite_steps=2, log_every_samples=32)
     run = train(config.replace(model=config.model.replace(batch_norm=True)), tmp_path / "run")
     said = capsys.readouterr().err
@@ -225,8 +230,29 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_named(data, tmp_path,
     assert model.image_tower[1].num_batches_tracked == 6  # of eight: the skipped ones leave no trace
 
 
+def test_what_is_heard_late_is_the_same_and_a_skipped_step_changes_nothing(data, tmp_path, monkeypatch):
+    """As on a device: steps are counted behind, and the optimizer, averages and statistics skip by themselves."""
+    config = tiny_config(data, **RICH)
+    config = config.replace(model=config.model.replace(batch_norm=True))
+
+    real = loop.Outcomes
+    for name in ("at_once", "late"):
+        with monkeypatch.context() as patch:
+            poison(patch, (3, 5))
+            if name == "late":
+                patch.setattr(loop, "Outcomes", lambda device: _lagging(real(device)))
+            train(config, tmp_path / name)
+    assert lines(tmp_path / "late") == lines(tmp_path / "at_once")
+    assert weights(tmp_path / "late") == weights(tmp_path / "at_once")
+
+
+def _lagging(outcomes: loop.Outcomes) -> loop.Outcomes:
+    outcomes.lag = 2
+    return outcomes
+
+
 def test_steps_that_stay_not_finite_stop_the_run_with_a_reason(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "gradient_norm", lambda objective: torch.tensor(math.inf))
+    poison(monkeypatch, tuple(range(100)))
     with pytest.raises(TrainingError, match=r"3 steps in a row were not .* Lower train.lr \(now 0.001\)"):
         train(tiny_config(data, max_nonfinite_steps=2), tmp_path / "run")
 

@@ -7,14 +7,15 @@ import pytest
 
 from diptych.core.errors import ConfigError
 from diptych.train.metrics import Interval, MetricsLog
+from diptych.train.steady import Reported
 
 
 def test_an_interval_averages_what_is_finite_and_survives_a_checkpoint():
     interval = Interval()
-    interval.add(16, 2, 0.1, {"loss": 1.0, "grad_norm": 3.0})
-    interval.add(16, 0, 0.1, {"loss": math.nan, "grad_norm": 9.0})
+    interval.add(16, Reported(2), 0.1, {"loss": 1.0, "grad_norm": 3.0})
+    interval.add(16, Reported(0), 0.1, {"loss": math.nan, "grad_norm": 9.0})
     interval = Interval(**json.loads(json.dumps(interval.state())))
-    interval.add(16, 1, 0.1, {"loss": 2.0, "grad_norm": 5.0})
+    interval.add(16, Reported(1), 0.1, {"loss": 2.0, "grad_norm": 5.0})
     assert interval.means() == {"loss": 1.5, "grad_norm": 4.0}
     assert (interval.samples, interval.truncated) == (48, 3)
     assert Interval().means() == {"loss": None}
@@ -23,9 +24,10 @@ def test_an_interval_averages_what_is_finite_and_survives_a_checkpoint():
 def test_rates_count_only_what_this_process_has_timed():
     interval = Interval(samples=1000, steps=10)
     interval.started -= 2.0
-    interval.add(100, 0, 0.5, {"loss": 1.0})
+    interval.add(100, Reported(flops=7.0), 0.5, {"loss": 1.0})
     rates = interval.rates()
     assert rates["samples_per_s"] == pytest.approx(50, rel=0.05)
+    assert interval.timed_flops == 7.0
     assert rates["data_wait"] == pytest.approx(0.25, rel=0.05)
 
 

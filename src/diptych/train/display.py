@@ -30,8 +30,9 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, loss: float, rate: float, data_wait: float, memory_mb: float) -> None:
-        """Show that `done` samples are behind us. `rate` is in samples a second, `data_wait` a share of the time."""
+    def update(self, done: int, loss: float, rate: float, data_wait: float, memory_mb: float, mfu: float = 0.0) -> None:
+        """Show that `done` samples are behind us. `rate` is in samples a second, `data_wait` a share of the time, `mfu`
+        the share of the machine's arithmetic that the model gets (0: not known)."""
         now = time.monotonic()
         if not is_main() or (self._bar is None and now - self.last < self.every_s and done < self.total):
             return
@@ -40,7 +41,7 @@ class Display:
         left = (self.total - done) / max(speed, 1e-9)
         words = (
             f"loss {loss:.3f}  {rate:,.0f}/s  {duration(left)} left  waiting for data {data_wait:.0%}  "
-            f"{memory_mb / 1000:.1f} GB"
+            f"{memory_mb / 1000:.1f} GB" + (f"  MFU {mfu:.0%}" if mfu else "")
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, words=f"{done:,}/{self.total:,}  {words}")

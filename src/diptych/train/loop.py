@@ -2,13 +2,14 @@
 
 What differs between paradigms is in the objective and the model; nothing here asks which one it is. A step's weights
 are a function of the weights before it and of (seed, step), so a run that is cut anywhere goes on to the same bits.
+
+Between two lines of the log the host waits for nothing that a device does (steady.py): whether a step counts is decided
+where it is computed, and what it says of itself is read two steps later.
 """
 
-import math
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from signal import SIGTERM
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from diptych.checkpoints.native import save_pretrained
 from diptych.core.batch import Batch
 from diptych.core.config import flatten
-from diptych.core.distributed import all_sum, broadcast_object, init_from_environment, is_main, rank, world_size
+from diptych.core.distributed import broadcast_object, init_from_environment, is_main, rank, world_size
 from diptych.core.errors import TrainingError
 from diptych.core.progress import say
 from diptych.data.loader import Loader
@@ -32,12 +33,15 @@ from diptych.train.doctor import Doctor, Facts
 from diptych.train.ema import averaged
 from diptych.train.environment import memory_mb, seed_step, set_up
 from diptych.train.evaluate import evaluate, validation_loss
+from diptych.train.host_patches import host_patches
 from diptych.train.metrics import Interval, MetricsLog
-from diptych.train.optimizer import clip_gradients, gradient_norm, nonfinite_names, set_lr
+from diptych.train.optimizer import clip_gradients, set_lr
+from diptych.train.prefetch import on_device
 from diptych.train.probe import noted
 from diptych.train.resume import RunInterrupted, StopRequest, save_checkpoint
 from diptych.train.schedule import resolution_at
 from diptych.train.sharding import gathered
+from diptych.train.steady import Outcome, Outcomes, Reported, Verdict, judge
 
 SAVE_EVERY_S = 1800.0
 """At most so much work is lost to a crash where the cadence of checkpoints was left open: a tenth of a run can be days.
@@ -57,7 +61,7 @@ def train(
     Raises RunInterrupted when asked to stop (SIGTERM, SIGINT) after saving, TrainingError when it cannot go on.
     """
     device = device or init_from_environment()
-    set_up(config.train.threads, config.train.deterministic)
+    set_up(config.train.threads, config.train.deterministic, device)
     run, resumed = build(config, Path(run_dir), resume, device, base)
     finished = run.step == run.schedule.steps
     history = run_folder.cut_logs(run.folder, run.samples_seen, finished) if is_main() else []
@@ -67,26 +71,26 @@ def train(
         log = _open_log(run, resumed, stack)
         display = stack.enter_context(Display(run.schedule.steps * run.schedule.global_batch, run.samples_seen))
         batches = stack.enter_context(closing(_batches(run)))
+        outcomes = Outcomes(device)
         while run.step < run.schedule.steps:
             waited = time.perf_counter()
             batch = next(batches)
-            waited = time.perf_counter() - waited
+            waited = time.perf_counter() - waited if outcomes.idle() else 0.0
             seed_step(config.train.seed, run.step)
             set_lr(run.optimizer, run.schedule.learning_rate(run.step))
             run.statistics.note()
             gradient = run.accumulate(batch)
-            norm = gradient_norm(run.objective)
             late = not config.train.save_every_samples and time.monotonic() - run.saved_at > SAVE_EVERY_S
-            values, truncated, stopping, late = _agree(
-                gradient, norm, batch.truncated, stop.signal > 0, late, run.device
-            )
-            _apply(run, values, norm)
+            reported = Reported(batch.truncated, run.meter.flops(batch), stop.signal > 0, late)
+            verdict = judge(run.objective, gradient.losses, reported)
+            _apply(run, verdict)
+            outcomes.put(run.step, verdict, waited)
             run.step += 1
-            run.interval.add(run.schedule.global_batch, truncated, waited, values)
+            stopping, late = _hear(run, outcomes)
 
             if run.due(config.train.log_every_samples, 200):
                 record = _record(run, gradient)
-                display.update(run.samples_seen, *(record[k] or 0.0 for k in _SHOWN))
+                display.update(run.samples_seen, *(record.get(k) or 0.0 for k in _SHOWN))
                 _observe(run, doctor, log, record)
             paused = time.perf_counter()
             if run.due(config.train.eval_every_samples, 8) and run.step < run.schedule.steps:
@@ -107,65 +111,67 @@ def _batches(run: Run) -> Generator[Batch, None, None]:
     t, form, g = run.config.train, run.config.model.image_format, run.schedule.global_batch
     steps = run.schedule.steps
     side = resolution_at(steps, g, form.resolution, t.progressive)
-    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size())
+    features, patches = run.tables.get(run.split.name), host_patches(run.objective)
+    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size(), features, patches)
     with closing(loader.batches(run.samples_seen, steps * g, side)) as batches:
-        for batch in batches:
+        for batch in on_device(batches, run.device, t.channels_last):
             run_folder.note_quarantine(run.folder, loader.quarantine)
-            yield _on_device(batch, run.device, t.channels_last)
+            yield batch
 
 
-def _on_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
-    batch = batch.to(device)
-    if channels_last and batch.images is not None:
-        batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
-    return batch
+def _apply(run: Run, verdict: Verdict) -> None:
+    """Clip and take the optimizer's step, or none where the verdict is so: the device knows, and the host does not ask.
 
-
-def _agree(
-    gradient: Gradient, norm: torch.Tensor, truncated: int, stop: bool, late: bool, device: torch.device
-) -> tuple[dict[str, float], int, bool, bool]:
-    """What all ranks must know alike, in one collective: mean losses, texts truncated, whether to stop and to save."""
-    losses = gradient.losses
-    names = ["loss", *losses.parts]
-    mine = [losses.total, *losses.parts.values()]
-    counts = torch.tensor([float(truncated), float(stop), float(late)], dtype=torch.float64, device=device)
-    numbers = torch.cat([torch.stack(mine).double(), counts])
-    *means, cut, stopping, saving = all_sum(numbers).tolist()
-    values = {name: value / world_size() for name, value in zip(names, means, strict=True)}
-    # the gradient is the same everywhere by now, and so is its norm
-    return {**values, "grad_norm": float(norm)}, int(cut), stopping > 0, saving > 0
-
-
-def _apply(run: Run, values: dict[str, float], norm: torch.Tensor) -> None:
-    """Clip and take the optimizer's step. If loss or gradient is not finite, skip it and say so; too often: give up."""
-    if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
-        clip_gradients(run.objective, run.config.train.grad_clip, norm)  # not before: a NaN would spread to all
-        run.optimizer.step()
+    After a step that a device has skipped, `after_step` finds the weights as it left them the last time.
+    """
+    clip_gradients(run.objective, run.config.train.grad_clip, verdict.norm)
+    run.optimizer.found_inf = verdict.skipped  # type: ignore[attr-defined]  # the fused step leaves all as it is if 1
+    run.optimizer.step()
+    run.statistics.restore(verdict.skipped)
+    if run.device.type != "cpu" or not verdict.skipped:
         run.objective.model.after_step()
-        if run.ema is not None:
-            run.ema.update(run.objective.model)
-        run.nonfinite_in_a_row = 0
-    else:
-        run.statistics.restore()
-        run.nonfinite_steps += 1
-        run.nonfinite_in_a_row += 1
-        first = run.samples_seen
-        where = ", ".join(nonfinite_names(run.objective)) or "no parameter"
-        say(
-            f"step {run.step} (samples {first:,} to {first + run.schedule.global_batch:,}) is skipped: the loss is "
-            f"{values['loss']:.4g}, the gradient's norm {values['grad_norm']:.4g} (not finite in: {where})."
-        )
-        if run.nonfinite_in_a_row > run.config.train.max_nonfinite_steps:
-            raise TrainingError(
-                f"loss and gradient must be finite; {run.nonfinite_in_a_row} steps in a row were not (last: loss "
-                f"{values['loss']:.4g}, not finite in {where}). Lower train.lr (now {run.schedule.peak_lr:.2g})"
-                + (", try train.precision=float32" if run.config.train.precision != "float32" else "")
-                + ", and resume from the last checkpoint or start anew."
-            )
+    if run.ema is not None:
+        run.ema.update(run.objective.model, verdict.skipped)
     run.optimizer.zero_grad(set_to_none=True)
 
 
-_SHOWN = ("loss", "samples_per_s", "data_wait", "memory_mb")
+def _hear(run: Run, outcomes: Outcomes) -> tuple[bool, bool]:
+    """Take in the steps whose outcome is due: all of them before anything is written. Whether to stop and to save."""
+    t = run.config.train
+    cadences = ((t.log_every_samples, 200), (t.eval_every_samples, 8), (t.save_every_samples, 10))
+    heard = outcomes.take(everything=any(run.due(*cadence) for cadence in cadences))
+    if any(o.reported.stop or o.reported.late for o in heard):
+        heard += outcomes.take(everything=True)
+    for outcome in heard:
+        _note(run, outcome)
+    return any(o.reported.stop for o in heard), any(o.reported.late for o in heard)
+
+
+def _note(run: Run, outcome: Outcome) -> None:
+    """Count a step; say so if it was skipped; give up if too many were."""
+    run.interval.add(run.schedule.global_batch, outcome.reported, outcome.wait_s, outcome.values)
+    if not outcome.skipped:
+        run.nonfinite_in_a_row = 0
+        return
+    run.nonfinite_steps += 1
+    run.nonfinite_in_a_row += 1
+    loss, norm = outcome.values["loss"], outcome.values["grad_norm"]
+    where = ", ".join(outcome.not_finite[:3]) or "no parameter"
+    first = outcome.step * run.schedule.global_batch
+    say(
+        f"step {outcome.step} (samples {first:,} to {first + run.schedule.global_batch:,}) is skipped: the loss is "
+        f"{loss:.4g}, the gradient's norm {norm:.4g} (not finite in: {where})."
+    )
+    if run.nonfinite_in_a_row > run.config.train.max_nonfinite_steps:
+        raise TrainingError(
+            f"loss and gradient must be finite; {run.nonfinite_in_a_row} steps in a row were not (last: loss "
+            f"{loss:.4g}, not finite in {where}). Lower train.lr (now {run.schedule.peak_lr:.2g})"
+            + (", try train.precision=float32" if run.config.train.precision != "float32" else "")
+            + ", and resume from the last checkpoint or start anew."
+        )
+
+
+_SHOWN = ("loss", "samples_per_s", "data_wait", "memory_mb", "mfu")
 
 
 def _record(run: Run, gradient: Gradient) -> dict[str, Any]:
@@ -180,6 +186,7 @@ def _record(run: Run, gradient: Gradient) -> dict[str, Any]:
         "lr": run.schedule.learning_rate(run.step - 1),
         **run.objective.health(gradient.encoded, gradient.batch),
         **interval.rates(),
+        **run.meter.utilisation(interval.timed_flops, interval.elapsed),
         "memory_mb": memory_mb(run.device),
         "truncated": interval.truncated / max(interval.samples, 1),
         "nonfinite_steps": run.nonfinite_steps,
@@ -206,7 +213,9 @@ def _evaluations(run: Run, final: bool = False, fingerprint: str = "") -> list[d
     model, at = run.objective.model, {"samples_seen": run.samples_seen, "step": run.step}
     records: list[dict[str, Any]] = []
     with averaged(model, run.ema):
-        loss = validation_loss(run.config, run.dataset, run.tokenizer, run.objective, run.accumulate, run.device)
+        loss = validation_loss(
+            run.config, run.dataset, run.tokenizer, run.objective, run.accumulate, run.device, run.tables.get("val")
+        )
         if loss is not None:
             records.append({"kind": "val", **at, "val_loss": loss})
         if run.config.evals:

@@ -10,6 +10,7 @@ from typing import Any
 
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
+from diptych.train.steady import Reported
 
 
 @dataclass
@@ -22,13 +23,15 @@ class Interval:
     sums: dict[str, float] = field(default_factory=dict)
     wait_s: float = 0.0
     timed_samples: int = 0
+    timed_flops: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
-    def add(self, samples: int, truncated: int, wait_s: float, values: dict[str, float]) -> None:
+    def add(self, samples: int, reported: Reported, wait_s: float, values: dict[str, float]) -> None:
         """Take in one step; values that are not finite are left out of the means."""
         self.samples += samples
         self.timed_samples += samples
-        self.truncated += truncated
+        self.timed_flops += reported.flops
+        self.truncated += reported.truncated
         self.wait_s += wait_s
         if all(math.isfinite(v) for v in values.values()):
             self.steps += 1
@@ -41,8 +44,13 @@ class Interval:
 
     def rates(self) -> dict[str, float]:
         """Samples per second of wall time, and the share of it spent waiting for data."""
-        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        elapsed = self.elapsed
         return {"samples_per_s": self.timed_samples / elapsed, "data_wait": min(1.0, self.wait_s / elapsed)}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training since the interval began."""
+        return max(time.perf_counter() - self.started, 1e-9)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

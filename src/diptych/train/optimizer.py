@@ -109,9 +109,7 @@ def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
         torch._foreach_mul_([local(p.grad) for p in objective.parameters() if p.grad is not None], share)
 
 
-def _build_muon(
-    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float
-) -> Muon:
+def _build_muon(objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float) -> Muon:
     known, matrices = dict(objective.named_parameters()), matrix_names(objective)
     if any(hasattr(p, "to_local") for p in known.values()):
         raise ConfigError(

@@ -15,7 +15,7 @@ from diptych.core.progress import say
 from diptych.data.dataset import Dataset
 from diptych.train.config import RunConfig
 from diptych.train.doctor import Finding
-from diptych.train.environment import describe
+from diptych.train.environment import describe, matrix_tflops
 from diptych.train.resume import check_resumable, newest_checkpoint, truncate_log
 
 LOGS = ("metrics.jsonl", "doctor.jsonl")
@@ -61,7 +61,9 @@ def open_run(
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         suffix = f"-{found[0].name}" if found is not None else ""
-        write_json(folder / f"env{suffix}.json", describe(device) | {"data_fingerprint": dataset.fingerprint})
+        rate = matrix_tflops(device, config.train.precision, torch.get_num_threads())
+        found_here = describe(device) | {"matrix_tflops": round(rate, 3), "data_fingerprint": dataset.fingerprint}
+        write_json(folder / f"env{suffix}.json", found_here)
         if found is None:
             write_atomic(folder / "recipe.json", to_json(base or config))
         write_atomic(folder / "config.json", to_json(config))
