@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diptych.core.image_format import ImageFormat
 from diptych.core.seeds import fold
 from diptych.data.decode import encode_png
-from diptych.data.tokenize import Tokenizer
+from diptych.data.tokenize import Tokenizer, TokenizerConfig
 from diptych.models.model import Model, ModelConfig
 from diptych.models.pretrained import Pretrained
 
@@ -70,7 +70,7 @@ class FakeTokenizer(Tokenizer):
     """Token ids of a text: its first number, and a hash of the whole."""
 
     def __init__(self) -> None:
-        pass
+        self.config = TokenizerConfig()
 
     def batch(self, texts: Any) -> tuple[Tensor, Tensor]:
         ids = [[int(re.findall(r"\d+", t)[0]), sum(map(ord, t)) % 997] for t in texts]

@@ -46,7 +46,9 @@ def test_both_ways_of_scoring_agree_on_single_prompts():
     assert (embeds.settings["scored_by"], scores.settings["scored_by"]) == ("embeddings", "score")
 
 
-def test_class_vectors_are_unit_means_of_unit_vectors():
+@pytest.mark.parametrize("prompts", [1, 5, 8192])
+def test_class_vectors_are_unit_means_of_unit_vectors(prompts, monkeypatch):
+    monkeypatch.setattr(zero_shot, "PROMPTS", prompts)
     model = fakes.model(perfect=False)
     names, templates = ("kind 1", "kind 2"), ("a {}.", "the {}!", "{}")
     rows = []

@@ -7,7 +7,7 @@ from PIL import Image
 
 from diptych.core.errors import DataError
 from diptych.data.tokenize import Tokenizer
-from diptych.models import sizes
+from diptych.models import pretrained, sizes
 from diptych.models.pretrained import Pretrained
 
 
@@ -51,6 +51,24 @@ def test_texts_and_scores(model):
 def test_batches_do_not_change_what_is_embedded(model):
     texts = [f"a red cup {i}" for i in range(7)]
     assert torch.allclose(model.embed_text(texts, batch_size=3), model.embed_text(texts), atol=1e-5)
+
+
+def test_texts_are_embedded_by_their_number_of_tokens(model, monkeypatch):
+    texts = ["a red cup " * (1 + i % 5) + str(i) for i in range(23)]
+    whole = model.embed_text(texts)
+    seen, embed = [], model.model.embed_text
+    monkeypatch.setattr(model.model, "embed_text", lambda t, n: seen.append((len(n), int(n.sum()))) or embed(t, n))
+    monkeypatch.setattr(pretrained, "TOKENS", {"cpu": 60})
+    monkeypatch.setattr(pretrained, "TOKENIZED", 10)
+    assert torch.allclose(model.embed_text(texts), whole, atol=1e-5)
+    assert sum(texts for texts, _ in seen) == 23
+    longest = int(model.tokenizer.batch(texts)[1].max())
+    assert all(tokens < 60 + longest for _, tokens in seen)
+    assert len(seen) < 23
+    monkeypatch.setattr(model, "tokenizer", model.tokenizer.replaced(pad_to="context"))
+    seen.clear()
+    assert torch.allclose(model.embed_text(texts), whole, atol=1e-5)  # a tower that pads computes all of the context
+    assert all(texts <= -(-60 // model.tokenizer.context_length) for texts, _ in seen)
 
 
 def test_what_cannot_be_read_or_done_is_said(model, tmp_path):

@@ -93,7 +93,7 @@ class ScoredItems:
         network: Any = self.model.model
         return torch.cat(
             [
-                torch.cat([network.score(b.images.to(device), t.to(device), n.to(device)) for t, n in tokens], 1)
+                torch.cat([network.score(b.images.to(device), t.to(device), n) for t, n in tokens], 1)
                 for b in self.reader.batches([self.places[i] for i in images])
             ]
         ).to("cpu", torch.float32)

@@ -29,6 +29,9 @@ from diptych.evals.scoring import (
 from diptych.evals.statistics import bootstrap_weights, paired_difference, proportion, share_estimate, stratified_mean
 from diptych.models.pretrained import Pretrained
 
+PROMPTS = 8192
+"""Prompts whose vectors are held at once."""
+
 BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al., "On Calibration of Modern Neural Networks", 2017."""
 
@@ -227,9 +230,15 @@ def read_labels(split: Any, places: list[int], field: str) -> tuple[str, dict[in
 
 
 def class_vectors(model: Pretrained, names: tuple[str, ...], templates: tuple[str, ...]) -> Float[Tensor, "c e"]:
-    """The mean of each class's unit prompt vectors, made unit again."""
-    total = sum(normalize(model.embed_text([fill(t, n) for n in names]), dim=1) for t in templates)
-    return normalize(torch.as_tensor(total), dim=1)
+    """The mean of each class's unit prompt vectors, made unit again.
+
+    Prompts go to the model a template after the other, where they begin alike, and many at a time.
+    """
+    total, some = torch.zeros(()), max(1, PROMPTS // len(names))
+    for part in (templates[i : i + some] for i in range(0, len(templates), some)):
+        vectors = normalize(model.embed_text([fill(t, n) for t in part for n in names]), dim=1)
+        total = total + vectors.unflatten(0, (len(part), len(names))).sum(0)
+    return normalize(total, dim=1)
 
 
 def guess(

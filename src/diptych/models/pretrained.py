@@ -1,6 +1,7 @@
 """A model with what it needs to be used: its tokenizer, pixel format and fingerprint. What `load` returns."""
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,13 @@ from diptych.models.model import Model
 
 ImageLike = Any
 """A path, encoded bytes, a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w)."""
+
+
+TOKENS = {"cuda": 1 << 16, "cpu": 1 << 12}
+"""Tokens of texts that are embedded at once."""
+
+TOKENIZED = 4096
+"""Texts that are tokenised at once, and whose vectors come back from the device at once."""
 
 
 class Pretrained:
@@ -66,14 +74,20 @@ class Pretrained:
         return torch.cat(rows)
 
     @torch.no_grad()
-    def embed_text(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[Tensor, "n e"]:
-        """Unit vectors of texts."""
+    def embed_text(self, texts: str | Sequence[str], batch_size: int = 0) -> Float[Tensor, "n e"]:
+        """Unit vectors of texts, `batch_size` at a time; 0: as many as have some thousand tokens together.
+
+        Long and short texts may be mixed: towers pack them, and texts that begin alike are best given side by side.
+        """
         require(self.model, ("embed_text",), "embed_text")
         rows = []
-        for part in _parts(_strings(texts), batch_size):
+        for part in _parts(_strings(texts), TOKENIZED):
             tokens, lengths = self.tokenizer.batch(part)
-            embedded = cast(EmbedsText, self.model).embed_text(tokens.to(self.device), lengths.to(self.device))
-            rows.append(embedded.float().cpu())
+            pieces = [
+                cast(EmbedsText, self.model).embed_text(tokens[a:b].to(self.device), lengths[a:b]).float()
+                for a, b in self._pieces(tokens, lengths, batch_size)
+            ]
+            rows.append(torch.cat(pieces).cpu())
         return torch.cat(rows)
 
     @torch.no_grad()
@@ -81,7 +95,7 @@ class Pretrained:
         """How well each image and each text match; higher is better."""
         require(self.model, ("score",), "score")
         tokens, lengths = self.tokenizer.batch(_strings(texts))
-        tokens, lengths = tokens.to(self.device), lengths.to(self.device)
+        tokens = tokens.to(self.device)
         rows = [
             cast(ScoresPairs, self.model)
             .score(torch.stack([self.pixels(i) for i in part]).to(self.device), tokens, lengths)
@@ -90,6 +104,16 @@ class Pretrained:
             for part in _parts(_listed(images), 64)
         ]
         return torch.cat(rows)
+
+    def _pieces(self, tokens: Tensor, lengths: Tensor, batch_size: int) -> list[tuple[int, int]]:
+        """Where to cut texts so that a piece has enough tokens to keep the device busy, and no more."""
+        if batch_size:
+            return [(i, min(i + batch_size, len(tokens))) for i in range(0, len(tokens), batch_size)]
+        budget = TOKENS["cuda" if self.device.type == "cuda" else "cpu"]
+        computed = lengths if self.tokenizer.config.pad_to == "longest" else torch.full_like(lengths, tokens.shape[1])
+        piece = (computed.cumsum(0) - 1) // budget
+        cuts = [0, *((piece.diff() > 0).nonzero()[:, 0] + 1).tolist(), len(tokens)]
+        return list(itertools.pairwise(cuts))
 
 
 def _listed(images: Any) -> list[Any]:
