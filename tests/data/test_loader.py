@@ -67,6 +67,28 @@ def test_workers_and_cache_change_nothing(split: Split, tokenizer: Tokenizer) ->
         assert equal(plain, list(loader(split, tokenizer, cache="none", workers=workers).batches(0, 48)))
 
 
+def test_a_measured_number_of_workers_changes_nothing(
+    split: Split, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = list(loader(split, tokenizer, tokens="live").batches(0, 64))
+    assert equal(plain, list(loader(split, tokenizer, workers=-1).batches(0, 64)))
+    assert "loader:" not in capsys.readouterr().err, "too short a run to start processes for"
+    monkeypatch.setattr("diptych.data.loader.SHORT", 2)
+    assert equal(plain, list(loader(split, tokenizer, workers=-1).batches(0, 64)))
+    assert "to prepare, a step" in capsys.readouterr().err
+
+
+def test_tokens_from_a_table_change_nothing(split: Split, tokenizer: Tokenizer) -> None:
+    live = list(loader(split, tokenizer, tokens="live").batches(0, 48))
+    cached = loader(split, tokenizer)
+    for workers in (0, 1):
+        assert equal(live, list(loader(split, tokenizer, workers=workers).batches(0, 48)))
+    next(cached.batches(0, 8))
+    assert type(cached._maker.captions).__name__ == "LiveCaptions", "less than an epoch is not worth a table"
+    next(cached.batches(0, 22))
+    assert type(cached._maker.captions).__name__ == "CachedCaptions"
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_same_samples(split: Split, tokenizer: Tokenizer, world_size: int) -> None:
     whole = rows(list(loader(split, tokenizer).batches(0, 44)))

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from diptych.core.errors import TrainingError
-from diptych.data.workers import cores, in_workers, worker_count
+from diptych.data.workers import cores, in_workers, measured, needed, worker_count
 
 
 class Squares:
@@ -47,7 +47,37 @@ def test_what_a_step_raises_comes_out() -> None:
 def test_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert worker_count(0) == 0
     assert worker_count(3) == 3
-    assert 1 <= worker_count(-1) <= 8
+    assert 1 <= worker_count(-1) <= 16
     assert cores() >= 1
     monkeypatch.setattr("diptych.data.workers.can_fork", lambda: False)
     assert worker_count(-1) == 0
+
+
+@pytest.mark.parametrize(
+    "prepare_s, step_s, most, shared, expected",
+    [
+        (0.010, 0.100, 4, True, 0),
+        (0.030, 0.100, 4, True, 1),
+        (0.500, 0.100, 4, True, 4),
+        (0.010, 0.100, 15, False, 1),
+        (0.500, 0.100, 15, False, 6),
+        (0.500, 0.0, 15, False, 15),
+    ],
+)
+def test_as_many_as_keep_up(prepare_s: float, step_s: float, most: int, shared: bool, expected: int) -> None:
+    assert needed(prepare_s, step_s, most, shared) == expected
+
+
+def test_the_first_items_are_timed_and_none_is_lost() -> None:
+    steps = iter(range(10))
+    trial = measured(Squares(), steps, 4, shared=False)
+    found = []
+    while True:
+        try:
+            found.append(next(trial))
+        except StopIteration as end:
+            workers, why = end.value
+            break
+    assert found + [i * i for i in steps] == [i * i for i in range(10)]
+    assert 1 <= workers <= 4
+    assert "to prepare, a step" in why

@@ -1,4 +1,4 @@
-"""Patches cut by the loader: the same vectors and gradients as dropping them in the tower, in every pass and restart."""
+"""Patches cut by the loader: the vectors and gradients of dropping them in the tower, in every pass and restart."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Literal
 
+import torch
 from pydantic import Field
 
 from diptych.core.batch import Batch
@@ -29,7 +30,7 @@ from diptych.data.samples import CaptionChoice
 from diptych.data.token_table import CachedCaptions, token_table
 from diptych.data.tokenize import Tokenizer
 from diptych.data.views import Views
-from diptych.data.workers import cores, in_workers, worker_count
+from diptych.data.workers import SHORT, cores, in_workers, measured, worker_count
 
 Resolution = Callable[[int], int]
 """The side of a batch's images by the number of samples seen before it: a schedule of growing pictures."""
@@ -40,7 +41,8 @@ _FEW_BAD = 10
 class LoaderConfig(Config):
     """Where batches come from and who prepares them.
 
-    workers    processes that prepare batches; 0: the training process itself; -1: chosen from cores and ranks
+    workers    processes that prepare batches; 0: the training process itself; -1: as many as the first batches show to
+               be needed (said), at most a quarter of this rank's cores, or with a GPU all but one
     prefetch   batches that each worker keeps ready
     cache      "pixels": every image is decoded once and kept at its stored size; "auto": if `cache_mb` suffices
     cache_mb   memory for that, in MB, of all ranks of this machine together
@@ -137,16 +139,20 @@ class Loader:
         before the batch. Raises TrainingError if a worker dies or hangs, DataError if too much cannot be read.
         """
         steps = self._steps(start_sample, stop_sample, resolution)
-        workers = self._workers_that_fit(resolution) if stop_sample - start_sample > self.global_batch else 0
+        short = stop_sample - start_sample <= self.global_batch * (SHORT if self.config.workers < 0 else 1)
+        workers = 0 if short else self._workers_that_fit(resolution)
         if self.config.tokens == "cached" and stop_sample - start_sample >= len(self.split):
             self._maker.captions = self._cached_captions() or self._maker.captions
         return self._made(steps, workers)
 
     def _made(self, steps: Iterator[tuple[int, int, int]], workers: int) -> Generator[Batch, None, None]:
         prepare = _Prepare(self._maker, self.image_format)
+        counted = isinstance(self._maker.captions, LiveCaptions)
+        if workers and self.config.workers < 0:
+            workers = yield from self._tried(prepare, steps, workers, counted)
         if workers == 0:
             for step in steps:
-                yield self._received(prepare[step], counted=isinstance(self._maker.captions, LiveCaptions))
+                yield self._received(prepare[step], counted)
             return
         made = in_workers(prepare, steps, workers, self.config.prefetch, self.config.timeout_s)
         try:
@@ -154,6 +160,23 @@ class Loader:
                 yield self._received(result, counted=False)
         finally:
             made.close()
+
+    def _tried(
+        self, prepare: "_Prepare", steps: Iterator[tuple[int, int, int]], most: int, counted: bool
+    ) -> Generator[Batch, None, int]:
+        """The first batches, made here while the time they take is measured; returns how many workers to start."""
+        trial = measured(prepare, steps, most, shared=not torch.cuda.is_available())
+        while True:
+            try:
+                result = next(trial)
+            except StopIteration as end:
+                workers, why = end.value
+                break
+            yield self._received(result, counted)
+        if why:
+            many = "no worker processes" if workers == 0 else f"{workers} worker process{'es' if workers > 1 else ''}"
+            say(f"loader: {many} ({why}; data.workers sets it).")
+        return int(workers)
 
     def _steps(self, start: int, stop: int, resolution: Resolution | int | None) -> Iterator[tuple[int, int, int]]:
         stop = self.last_sample(start, stop)

@@ -1,11 +1,14 @@
 """Worker processes that prepare items in order; one that dies or hangs ends the run with advice, never with silence."""
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -28,15 +31,60 @@ def can_fork() -> bool:
     return os.name == "posix" and os.uname().sysname == "Linux"
 
 
+SHORT = 50
+"""Batches below which no process is started to prepare them, unless it was asked for."""
+_TRIED = 3
+_SLOW_S = 2.0
+_WORTH = 0.15
+"""Share of a step below which preparing a batch in the training process costs less than a process that takes its
+cores away from it."""
+
+
 def worker_count(asked: int) -> int:
-    """`asked`, or for -1: with a GPU all cores of this rank but one (at most 8); without one a quarter of them, since
-    the others train; none where processes cannot be forked."""
+    """`asked`, or for -1 the most that `measured` chooses: with a GPU all cores of this rank but one (at most 16);
+    without one a quarter of them, since the others train; none where processes cannot be forked."""
     if asked >= 0:
         return asked
     if not can_fork():
         return 0
     mine = cores() // max(1, int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    return min(8, max(1, mine - 1)) if torch.cuda.is_available() else min(8, max(1, -(-mine // 4)))
+    return min(16, max(1, mine - 1)) if torch.cuda.is_available() else min(8, max(1, -(-mine // 4)))
+
+
+def needed(prepare_s: float, step_s: float, most: int, shared: bool) -> int:
+    """How many workers keep up with steps of `step_s` seconds, if a batch takes one of them `prepare_s`: a fifth more
+    than just enough, at most `most`; none where they would be `shared` cores that train, and have little to do."""
+    if shared and prepare_s < _WORTH * step_s:
+        return 0
+    return max(1, min(most, math.ceil(1.2 * prepare_s / max(step_s, 1e-9))))
+
+
+def measured(prepare: Any, steps: Iterator[Any], most: int, shared: bool) -> Generator[Any, None, tuple[int, str]]:
+    """The first few ``prepare[step]``, made here; returns how many workers the rest needs, and why, in words.
+
+    Whoever takes the items is timed between one and the next; the first time is left out, since it warms up.
+    """
+    made: list[float] = []
+    used: list[float] = []
+    threads = torch.get_num_threads()
+    for step in islice(steps, _TRIED):
+        started = time.perf_counter()
+        torch.set_num_threads(1)  # as a worker has
+        item = prepare[step]
+        torch.set_num_threads(threads)
+        made.append(time.perf_counter() - started)
+        yield item
+        used.append(time.perf_counter() - started - made[-1])
+        if made[-1] > _SLOW_S:  # not to be waited for any longer
+            break
+    if not made:
+        return 0, ""
+    prepare_s, step_s = min(made), min(used[1:] or used)
+    return needed(prepare_s, step_s, most, shared), f"a batch takes {_ms(prepare_s)} to prepare, a step {_ms(step_s)}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
 
 
 def in_workers(

@@ -63,6 +63,7 @@ FREE_TO_CHANGE = (
     "data.prefetch",
     "data.cache",
     "data.cache_mb",
+    "data.tokens",
     "data.max_bad",
     "data.timeout_s",
 )
