@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diptych.core.errors import DataError
-from diptych.data.decode import decode_image, resize_image
+from diptych.data.decode import MAX_BYTES, decode_image, resize_image
 from diptych.data.tokenize import Tokenizer
 from diptych.models.capabilities import EmbedsImages, EmbedsText, ScoresPairs, capabilities_of, require
 from diptych.models.model import Model
@@ -142,7 +142,8 @@ def _parts(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
 def _as_tensor(image: ImageLike) -> Tensor:
     if isinstance(image, (str, Path)):
         try:
-            image = Path(image).read_bytes()
+            with Path(image).open("rb") as file:
+                image = file.read(MAX_BYTES + 1)  # the decoder refuses more, and it need not all be read for that
         except OSError as error:
             raise DataError(f"an image must be a file that can be read; got {image!r} ({error.strerror}).") from None
     if isinstance(image, bytes):
