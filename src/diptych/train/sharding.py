@@ -13,7 +13,7 @@ What FSDP2 cannot do by itself, done here:
 - weights in another memory format are made contiguous, which is the same function: convolutions follow their input.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -128,17 +128,6 @@ def part_of(tensor: Tensor, like: Tensor) -> Tensor:
     assert isinstance(like, DTensor)
     device = like.to_local().device
     return distribute_tensor(tensor.to(device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def total_norm(grads: Iterable[Tensor]) -> Tensor:
-    """The norm of all gradients together, over all parts, in float32 and on the device."""
-    grads = list(grads)
-    sharded = [local(g) for g in grads if hasattr(g, "to_local")]
-    entire = [g for g in grads if not hasattr(g, "to_local")]
-    if not sharded:
-        return torch.nn.utils.get_total_norm(entire)
-    square = all_sum(torch.nn.utils.get_total_norm(sharded).square())
-    return (square + torch.nn.utils.get_total_norm(entire).square() if entire else square).sqrt()
 
 
 @contextmanager
