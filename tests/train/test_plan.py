@@ -12,7 +12,7 @@ from diptych.models.two_tower import TwoTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.train.config import RunConfig, TrainConfig
-from diptych.train.plan import cost, plan
+from diptych.train.plan import cost, memory, plan
 
 
 def _run(depth: int, **train: object) -> RunConfig:
@@ -57,3 +57,14 @@ def test_the_plan_counts_the_tokenizer_that_the_run_names(data):
     assert counts[1] - counts[0] == 32 * (49408 - Dataset.open(data).tokenizer().vocab_size)
     with pytest.raises(DataError, match="one of train, val; got 'trian'"):
         plan(run.replace(data=LoaderConfig(path=str(data), split="trian")))
+
+
+def test_the_plan_says_how_a_step_will_fit(data):
+    run = _run(2).replace(data=LoaderConfig(path=str(data)), train=TrainConfig(global_batch=32, micro_batch=-1))
+    dataset = Dataset.open(data)
+    tokenizer = dataset.tokenizer()
+    assert "all 256 pairs at once" in plan(_run(2).replace(data=LoaderConfig(path=str(data))))
+    assert memory(run, dataset, tokenizer, 1e9).endswith("all 32 pairs at once")
+    assert "pieces of" in memory(run, dataset, tokenizer, 1e6)
+    given = run.replace(train=run.train.replace(micro_batch=8, checkpoint_activations=True, precision="bfloat16"))
+    assert memory(given, dataset, tokenizer, 1e9).endswith("4 pieces of 8 pairs, blocks computed again")

@@ -53,7 +53,7 @@ def test_if_nothing_fits_the_leanest_is_taken_and_it_is_said():
     way = choose(COSTS, AT, 1e3)
     assert way == Way(1, 1, True)
     assert "no way is leaner: lower train.global_batch" in probe.words(way, 1000, 2e6, 1e3)
-    assert probe.words(Way(), 4096, 3.14e9, 21e9) == "3.1 of 21 GB a step: all 4,096 pairs at once"
+    assert probe.words(Way(), 4096, 3.14e9, 21e9) == "3.1 GB of 21 GB a step: all 4,096 pairs at once"
 
 
 def test_batch_norms_see_the_whole_batch_while_any_way_allows_it():

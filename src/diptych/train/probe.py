@@ -37,7 +37,7 @@ from diptych.train.batch_norms import RunningStatistics, batch_norms
 from diptych.train.config import RunConfig, TrainConfig
 from diptych.train.live_bytes import LiveBytes, tensors_of
 from diptych.train.synthetic_batch import Batches, batches_like, caption_lengths
-from diptych.train.tables import cached_names
+from diptych.train.tables import cached_widths
 
 STARTUP = 32
 """As many pairs does a pass over a piece cost on top: launches, small matrices."""
@@ -320,8 +320,7 @@ def way_of_run(
 ) -> tuple[Way, str]:
     """`find_way` with batches like those of the run. `state` is that of the checkpoint it goes on from; else empty."""
     form, split = config.model.image_format, dataset.split(config.data.split)
-    width = getattr(config.model, "embed_dim", 1)
-    cached = dict.fromkeys(cached_names(config, objective), width)
+    cached = cached_widths(config, objective)
     device = next(objective.parameters()).device
 
     @cache
@@ -339,8 +338,10 @@ def noted(way: Way, pairs: int) -> dict[str, Any]:
 def words(way: Way, pairs: int, most: float, budget: float) -> str:
     """What is said of a choice before the first step."""
     least = "" if most <= budget else "; more than there is, and no way is leaner: lower train.global_batch"
-    return f"{_gb(most)} of {_gb(budget)} GB a step: {way.words(pairs)}{least}"
+    return f"{_size(most)} of {_size(budget)} a step: {way.words(pairs)}{least}"
 
 
-def _gb(amount: float) -> str:
-    return f"{amount / 1e9:.2g}" if amount < 1e10 else f"{amount / 1e9:,.0f}"
+def _size(amount: float) -> str:
+    unit, name = (1e9, "GB") if amount >= 1e8 else (1e6, "MB")
+    value = amount / unit
+    return f"{value:,.0f} {name}" if value >= 10 else f"{value:.2g} {name}"
