@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from diptych.checkpoints.native import save_pretrained
+from diptych.core.config import from_json
 from diptych.core.errors import ConfigError
 from diptych.data.dataset import Dataset
 from diptych.train import build as building
@@ -39,6 +40,16 @@ def test_rate_and_warmup_are_chosen_said_and_kept(data, tmp_path, capsys):
     assert "of the budget; set train.warmup_samples to differ" in said
     kept, _ = choose_schedule(config, run.objective, {"peak_lr": 0.123, "warmup_samples": 64})
     assert (kept.peak_lr, kept.warmup_samples) == (0.123, 64)
+
+
+def test_batch_and_decay_are_chosen_said_and_noted(data, tmp_path, capsys):
+    config = tiny_config(data, global_batch=0, weight_decay=None, samples_seen=2000)
+    run, _ = build(config, tmp_path / "run", False, CPU)
+    assert (run.config.train.global_batch, run.config.train.weight_decay) == (32, 1.0)
+    assert run.optimizer.param_groups[0]["weight_decay"] == 1.0
+    assert "batch 32, chosen for 40 records" in capsys.readouterr().err
+    noted = from_json((tmp_path / "run" / "config.json").read_text())
+    assert noted.train.global_batch == 32
 
 
 def test_cadences_are_crossed_whatever_the_batch(data, tmp_path):

@@ -2,8 +2,19 @@ import math
 
 import pytest
 
+from diptych.core.config import from_json, override, to_json
 from diptych.core.errors import ConfigError
-from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
+from diptych.train.config import TrainConfig
+from diptych.train.schedule import (
+    Schedule,
+    choose_batch,
+    choose_lr,
+    choose_warmup,
+    choose_weight_decay,
+    resolution_at,
+    settle,
+)
+from tests.train.tiny_run import tiny_config
 
 
 def rates(**changes):
@@ -76,3 +87,37 @@ def test_wrong_resolution_schedules_are_refused(bad):
 def test_images_must_have_pixels():
     with pytest.raises(ConfigError, match="at least one pixel"):
         resolution_at(10, 16, 32, ((0.0, 0), (0.5, 32)))
+
+
+@pytest.mark.parametrize(
+    ("records", "processes", "batch"),
+    [(100, 1, 32), (5_500, 1, 256), (15_000, 1, 512), (10**9, 1, 4096), (5_500, 3, 258), (0, 1, 32)],
+)
+def test_the_chosen_batch_leaves_twenty_steps_an_epoch(records, processes, batch):
+    found, reason = choose_batch(records, processes)
+    assert found == batch
+    assert f"batch {batch:,}, chosen for {records:,} records" in reason
+
+
+@pytest.mark.parametrize(("epochs", "decay"), [(1, 0.2), (10, 0.2), (25, 0.5), (66, 1.0), (1000, 1.0)])
+def test_the_chosen_decay_grows_with_the_epochs(epochs, decay):
+    found, reason = choose_weight_decay(1_000, 1_000 * epochs)
+    assert found == decay
+    assert f"chosen for {epochs:,} epochs" in reason
+
+
+def test_what_is_left_open_is_settled_and_what_is_given_stays(tmp_path):
+    given = TrainConfig()
+    assert settle(given, 5_500) == (given, "")
+    config = tiny_config(tmp_path)
+    words = ("lr", "warmup_samples", "weight_decay", "global_batch")
+    left_open = override(config, [f"train.{word}=auto" for word in words])
+    assert [getattr(left_open.train, word) for word in words] == [None, None, None, 0]
+    assert from_json(to_json(left_open)) == left_open
+    settled, reasons = settle(left_open.train, 40)
+    assert (settled.global_batch, settled.weight_decay) == (32, 0.2)
+    assert "batch 32, chosen" in reasons
+    assert "decay 0.2, chosen for 3 epochs" in reasons
+    assert settle(settled, 10**6) == (settled, "")
+    with pytest.raises(ConfigError, match=r"train\.lr must be"):
+        override(config, ["train.lr=automatic"])

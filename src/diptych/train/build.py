@@ -34,7 +34,7 @@ from diptych.train.metrics import Interval
 from diptych.train.optimizer import build_optimizer, decayed_names
 from diptych.train.probe import leaner, way_of_run
 from diptych.train.resume import load_checkpoint
-from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at
+from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at, settle
 from diptych.train.sharding import is_sharded, shard
 from diptych.train.tables import Tables, cached_names, run_tables
 
@@ -83,13 +83,14 @@ def build(
     config: RunConfig, folder: Path, resume: bool, device: torch.device, base: RunConfig | None = None
 ) -> tuple[Run, bool]:
     """The run at its first step, or at the step after its newest checkpoint, and whether it was resumed."""
+    dataset = open_data(config)
+    settled, chosen = settle(config.train, len(dataset.split(config.data.split)), world_size())
+    config = config.replace(train=settled)
     if config.train.global_batch % world_size():
         raise ConfigError(
             f"train.global_batch must be a multiple of the {world_size()} processes; got {config.train.global_batch}. "
             f"Try {math.ceil(config.train.global_batch / world_size()) * world_size()}."
         )
-    dataset = open_data(config)
-    dataset.split(config.data.split)  # is it there?
     found = run_folder.find_start(folder, config, resume, dataset.fingerprint)
     # a checkpoint holds its tokenizer and what has become of the init, which may be gone
     tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(config, dataset)
@@ -98,6 +99,7 @@ def build(
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
+    reasons["chosen"] = chosen
     way, reasons["memory"] = way_of_run(config, objective, dataset, tokenizer, found[1] if found else {})
     set_checkpointing(objective, way.checkpoint)  # before blocks are compiled or sharded: they recompute what they are
     if t.compile:
@@ -106,6 +108,7 @@ def build(
         objective.encode = encode  # type: ignore[method-assign]
     if t.sharding == "fsdp":
         shard(objective)
+    assert t.weight_decay is not None  # it is settled
     optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps, t.optimizer)
     ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
@@ -216,6 +219,7 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         + (", weights sharded" if is_sharded(run.objective) else "")
         + f", {torch.get_num_threads()} threads",
         "memory": reasons["memory"],
+        **({"chosen": reasons["chosen"]} if reasons["chosen"] else {}),
     }
 
 

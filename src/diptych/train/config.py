@@ -1,8 +1,8 @@
 """The settings of a whole run: what is trained, on what, towards what, for how long, and how it is judged."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from diptych.core.config import Config
 from diptych.data.loader import LoaderConfig
@@ -10,12 +10,15 @@ from diptych.evals.eval import EvalConfig
 from diptych.models.model import ModelConfig
 from diptych.objectives.objective import ObjectiveConfig
 
+Chosen = BeforeValidator(lambda value: None if value == "auto" else value)
+ChosenCount = BeforeValidator(lambda value: 0 if value == "auto" else value)
+
 
 class TrainConfig(Config):
     """How a run trains. All lengths are in samples; 0 for a cadence means: chosen from the budget.
 
     samples_seen        the budget; rounded up to whole batches
-    global_batch        pairs a step, over all processes
+    global_batch        pairs a step, over all processes; 0 or "auto": chosen from the number of records, and said
     micro_batch         pairs in memory at once on each process; 0: all; -1: as many as a measurement before the first
                         step finds room for. The gradient stays that of the global batch
     checkpoint_activations  keep only each block's input and compute the rest again in the backward pass
@@ -24,7 +27,8 @@ class TrainConfig(Config):
     cached_dtype        of that table; "float16" takes half the disk and is an approximation
     cached_crops        augmented views of each image in that table, of which one is drawn; 0: one, not augmented
     sharding            "ddp": every process holds all weights; "fsdp": each holds a part (FSDP2)
-    lr, warmup_samples  None: chosen from model, batch and budget, and said
+    lr, warmup_samples  None or "auto": chosen from model, batch and budget, and said
+    weight_decay        None or "auto": chosen from the number of epochs, and said (docs/reference/starting-values.md)
     save_every_samples  0: a tenth of the budget, and half an hour at most
     schedule            "cosine" to 0, or "constant" with a linear fall over the last `cooldown_samples`
     optimizer           "adamw"; "muon": Muon for the matrices inside, AdamW for the rest, with rate and decay alike
@@ -39,7 +43,7 @@ class TrainConfig(Config):
     """
 
     samples_seen: int = Field(default=1_000_000, gt=0)
-    global_batch: int = Field(default=256, gt=0)
+    global_batch: Annotated[int, ChosenCount] = Field(default=256, ge=0)
     micro_batch: int = Field(default=-1, ge=-1)
     checkpoint_activations: bool = False
     freeze: tuple[str, ...] = ()
@@ -47,12 +51,12 @@ class TrainConfig(Config):
     cached_dtype: Literal["float32", "float16"] = "float32"
     cached_crops: int = Field(default=0, ge=0)
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    lr: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    warmup_samples: int | None = Field(default=None, ge=0)
+    lr: Annotated[float | None, Chosen] = Field(default=None, gt=0, allow_inf_nan=False)
+    warmup_samples: Annotated[int | None, Chosen] = Field(default=None, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     cooldown_samples: int = Field(default=0, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    weight_decay: float = Field(default=0.2, ge=0)
+    weight_decay: Annotated[float | None, Chosen] = Field(default=0.2, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
     grad_clip: float = Field(default=1.0, ge=0)
@@ -92,7 +96,7 @@ class TrainConfig(Config):
                 f"train.warmup_samples and cooldown_samples must fit into samples_seen ({self.samples_seen:,}); got "
                 f"{self.warmup_samples or 0:,} and {self.cooldown_samples:,}. Shorten them."
             )
-        if self.micro_batch > self.global_batch:
+        if self.micro_batch > self.global_batch > 0:
             raise ValueError(
                 f"train.micro_batch must be at most global_batch ({self.global_batch}); got {self.micro_batch}. "
                 "Set it to 0 to take all at once."

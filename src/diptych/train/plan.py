@@ -18,6 +18,7 @@ from diptych.train.build import find_tokenizer
 from diptych.train.config import RunConfig
 from diptych.train.freeze import freeze, frozen_fact
 from diptych.train.probe import Line, available, choose, measure, peak, situation, words
+from diptych.train.schedule import settle
 from diptych.train.synthetic_batch import batches_like, caption_lengths
 from diptych.train.tables import cached_widths
 
@@ -67,6 +68,7 @@ def plan(config: RunConfig, base: RunConfig | None = None) -> str:
     """What `diptych pretrain --dry-run` prints: cost, length, what was changed from the recipe, and the config."""
     dataset = Dataset.open(packed(config.data.path, config.model.context_length))
     records = len(dataset.split(config.data.split))
+    config = config.replace(train=settle(config.train, records, world_size())[0])
     tokenizer = find_tokenizer(config, dataset)
     measured = cost(config, tokenizer.vocab_size)
     train = config.train

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diptych.core.errors import ConfigError
+from diptych.train.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,40 @@ def choose_warmup(samples_total: int, global_batch: int) -> tuple[int, str]:
     steps = math.ceil(samples_total / global_batch)
     warmup = min(max(round(0.05 * steps), 20), 2000, max(1, steps // 5))
     return warmup * global_batch, f"{warmup / steps:.0%} of the budget; set train.warmup_samples to differ"
+
+
+def choose_batch(records: int, processes: int = 1) -> tuple[int, str]:
+    """A global batch and the reason for it: the largest power of two that leaves 20 steps an epoch, 32 to 4096.
+
+    Fewer steps learn less from the same pairs, and a batch near the size of the data repeats its pairs as negatives.
+    """
+    batch = 2 ** int(math.log2(min(4096, max(32, records / 20))))
+    batch = math.ceil(batch / processes) * processes
+    return batch, f"batch {batch:,}, chosen for {records:,} records; set train.global_batch to differ"
+
+
+def choose_weight_decay(records: int, samples_total: int) -> tuple[float, str]:
+    """A decay for AdamW and the reason for it: 0.2 (CLIP's) up to 10 epochs, then 0.02 an epoch, 1.0 at most.
+
+    What is shown often is learnt by heart; decay is what then carries over (LOG.md: at 66 epochs 1.0 beat 0.2).
+    """
+    epochs = samples_total / max(records, 1)
+    decay = round(min(1.0, max(0.2, 0.02 * epochs)), 2)
+    return decay, f"decay {decay}, chosen for {epochs:,.0f} epochs; set train.weight_decay to differ"
+
+
+def settle(train: TrainConfig, records: int, processes: int = 1) -> tuple[TrainConfig, str]:
+    """The settings with batch and decay chosen where they were left open, and the reasons ("": nothing was open)."""
+    reasons = []
+    if not train.global_batch:
+        batch, why = choose_batch(records, processes)
+        train = train.replace(global_batch=batch)
+        reasons.append(why)
+    if train.weight_decay is None:
+        decay, why = choose_weight_decay(records, train.samples_seen)
+        train = train.replace(weight_decay=decay)
+        reasons.append(why)
+    return train, "; ".join(reasons)
 
 
 def resolution_at(
