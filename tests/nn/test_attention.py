@@ -116,3 +116,35 @@ def test_matmul_path_equals_loops_and_serves_bf16_training(rule: mask.Mask, monk
     torch.testing.assert_close(out.double(), slow, atol=3e-2, rtol=3e-2)
     for a, b in zip(grads, theirs, strict=True):
         torch.testing.assert_close(a.double(), b, atol=5e-2, rtol=5e-2)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_stacked_projections_equal_three_in_value_and_gradient(bias: bool) -> None:
+    module = Attention(12, 3, bias=bias).double()
+    x = torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+    ours = torch.cat([p(x) for p in (module.q_proj, module.k_proj, module.v_proj)], -1)
+    stacked = module._stacked(x)
+    torch.testing.assert_close(stacked, ours, atol=1e-12, rtol=1e-12)
+    toward, at = torch.randn_like(ours), [x, *(p.weight for p in (module.q_proj, module.k_proj, module.v_proj))]
+    for a, b in zip(
+        torch.autograd.grad((stacked * toward).sum(), at), torch.autograd.grad((ours * toward).sum(), at), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+def test_projections_that_someone_has_replaced_or_hooked_are_not_stacked() -> None:
+    module = Attention(12, 3)
+    assert module._plain()
+    handle = module.k_proj.register_forward_hook(lambda *_: None)
+    assert not module._plain()
+    handle.remove()
+    assert module._plain()
+    module.q_proj = torch.nn.Sequential(module.q_proj)  # as LoRA's wrappers do
+    assert not module._plain()
+
+
+def test_only_some_outputs_are_those_of_all() -> None:
+    module = Attention(12, 3, inner_norm="layer")
+    x, only = torch.randn(2, 5, 12), torch.tensor([7, 0, 4, 4])
+    plan = mask.causal().plan(Layout(5))
+    torch.testing.assert_close(module(x, plan, only=only), module(x, plan).flatten(0, 1)[only])

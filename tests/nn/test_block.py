@@ -1,10 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
 from diptych.nn import mask
-from diptych.nn.block import BlockConfig, TransformerBlock, build_blocks, drop_path, init_default, init_scaled
+from diptych.nn.block import (
+    BlockConfig,
+    TransformerBlock,
+    build_blocks,
+    drop_path,
+    init_default,
+    init_scaled,
+    through_blocks,
+)
 from diptych.nn.mask import Layout
 
 TINY = BlockConfig(width=8, depth=2, heads=2)
@@ -147,3 +157,38 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match="drop_path must be less than 1; got"):
         BlockConfig(drop_path=1.0)
     assert BlockConfig(width=1152, heads=16, mlp_ratio=3.7362).mlp_width == 4304
+
+
+@pytest.mark.parametrize("position", ["pre", "post", "sub", "swin"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_only_some_outputs_are_those_of_all_in_value_gradient_and_draws(position: str, packed: bool) -> None:
+    """Also under drop path, whose draws are one a sample. In float64, so that only the sums' order differs."""
+    blocks = build_blocks(TINY.replace(norm_position=position, layer_scale=0.5, drop_path=0.4)).double().train()
+    x = torch.randn(4, 6, 8, dtype=torch.float64, requires_grad=True)
+    plan = mask.causal().plan(Layout(6))
+    if packed:
+        segment = torch.tensor([0, 0, 1, 1, 1, 2]).expand(4, -1) + 3 * torch.arange(4)[:, None]
+        plan = (mask.block_diagonal() & mask.causal()).plan(Layout(6, segment=segment))
+        plan = replace(plan, sample=segment, samples=12)
+    only = torch.tensor([1, 4, 5, 17, 23, 12])
+    at = [x, *blocks.parameters()]
+    torch.manual_seed(1)
+    full = through_blocks(blocks, x, plan).flatten(0, 1)[only]
+    torch.manual_seed(1)
+    some = through_blocks(blocks, x, plan, only)
+    torch.testing.assert_close(some, full, atol=1e-12, rtol=1e-12)
+    toward = torch.randn_like(full)
+    for a, b in zip(
+        torch.autograd.grad((some * toward).sum(), at), torch.autograd.grad((full * toward).sum(), at), strict=True
+    ):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=1e-9)
+
+
+def test_without_blocks_and_with_context_only_some_outputs_are_picked() -> None:
+    x, only = torch.randn(2, 3, 8), torch.tensor([5, 0])
+    assert torch.equal(through_blocks(nn.ModuleList(), x, None, only), x.flatten(0, 1)[only])
+    context = torch.randn(2, 4, 8)
+    for kind in ("plain", "gated"):
+        made = block(cross_attention=kind)
+        full = made(x, context=context).flatten(0, 1)[only]
+        torch.testing.assert_close(made(x, context=context, only=only), full)

@@ -92,9 +92,9 @@ def test_a_forward_that_was_put_there_before_is_what_is_run():
     calls = []
     before = block.forward
 
-    def counted(*args):
+    def counted(*args, **kwargs):
         calls.append(args)
-        return before(*args)
+        return before(*args, **kwargs)
 
     block.forward = counted
     set_checkpointing(tower, True)

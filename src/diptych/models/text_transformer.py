@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from diptych.core.errors import DataError
 from diptych.models.tower import TextTower, TextTowerConfig
 from diptych.nn.attention import has_runs_kernel
-from diptych.nn.block import BlockConfig, build_blocks, init_scaled
-from diptych.nn.mask import Layout, MaskPlan, causal, padding
+from diptych.nn.block import BlockConfig, build_blocks, init_scaled, through_blocks
+from diptych.nn.mask import Layout, causal, padding
 from diptych.nn.norm import build_norm
 from diptych.nn.packing import Packing, host_lengths, pack
-from diptych.nn.pool import Projection, build_projection, masked_mean, take_first, take_last
+from diptych.nn.pool import Projection, build_projection, masked_mean
 from diptych.nn.prefix_tree import pack_tree
 
 
@@ -72,20 +72,22 @@ class TextTransformer(TextTower):
         packing = self._packing(tokens, lengths)
         if packing is None:
             return self.padded(tokens, lengths)
-        x = self._encode_packed(tokens, packing)
         pooling = self.config.pooling
         if pooling == "mean":
+            x = self._encode_packed(tokens, packing)
             return self._project(packing.means(self.norm_final(packing.reals(x))))
-        return self._project(self.norm_final(packing.lasts(x) if pooling == "eos" else packing.firsts(x)))
+        x = self._encode_packed(tokens, packing, packing.last if pooling == "eos" else packing.first)
+        return self._project(self.norm_final(packing.pooled(x)))
 
     def padded(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
         """`forward` by padded rows: the plain twin. Only here may lengths be without content (the meta device)."""
-        x, lengths = self._encode_padded(tokens, lengths)
         pooling = self.config.pooling
+        x, lengths = self._encode_padded(tokens, lengths, pooled=pooling != "mean")
         if pooling == "mean":
             return self._project(masked_mean(self.norm_final(x), lengths))
-        take = {"eos": take_last, "cls": take_first, "last": lambda x, _: x[:, -1]}[pooling]
-        return self._project(self.norm_final(take(x, lengths)))  # norms act token by token: only the pooled ones'
+        if pooling != "last":
+            x = torch.where(lengths[:, None] > 0, x, 0)
+        return self._project(self.norm_final(x))  # norms act token by token: only the pooled ones'
 
     def tokens(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b t d"]:
         packing = self._packing(tokens, lengths)
@@ -115,14 +117,14 @@ class TextTransformer(TextTower):
             return pack_tree(tokens, lengths)
         return pack(lengths, width, device, "rows")
 
-    def _encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+    def _encode_packed(self, tokens: Tensor, packing: Packing, only: Tensor | None = None) -> Tensor:
         self._check(tokens)
         positions = nn.functional.embedding(packing.layout.positions(), self.position_embed)
         x = self.token_embed(packing.take(tokens)) + positions
-        return self._through(x, packing.mask(self.config.attention == "causal"))
+        return through_blocks(self.blocks, x, packing.mask(self.config.attention == "causal"), only)
 
-    def _encode_padded(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of the blocks, and the lengths where the tokens are."""
+    def _encode_padded(self, tokens: Tensor, lengths: Tensor, pooled: bool = False) -> tuple[Tensor, Tensor]:
+        """Outputs of the blocks (`pooled`: of the one token that is pooled), and the lengths where the tokens are."""
         self._check(tokens)
         sees_all, even = self.config.pooling == "last", False
         if not (sees_all or lengths.is_meta):
@@ -137,12 +139,16 @@ class TextTransformer(TextTower):
             mask = causal().plan(layout)  # no real token sees the padding behind it
         elif not (sees_all or even):
             mask = padding().plan(Layout.of_lengths(lengths, tokens.shape[1]))
-        return self._through(self.token_embed(tokens) + self.position_embed[: tokens.shape[1]], mask), lengths
+        x = self.token_embed(tokens) + self.position_embed[: tokens.shape[1]]
+        return through_blocks(self.blocks, x, mask, self._pooled_places(x, lengths) if pooled else None), lengths
 
-    def _through(self, x: Tensor, mask: MaskPlan | None) -> Tensor:
-        for block in self.blocks:
-            x = block(x, mask)
-        return x
+    def _pooled_places(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Where the token that is pooled stands in padded rows; some place where a text has none."""
+        rows, width = x.shape[:2]
+        first = torch.arange(0, rows * width, width, device=x.device)
+        if self.config.pooling == "eos":
+            return first + (lengths - 1).clamp(min=0)
+        return first if self.config.pooling == "cls" else first + width - 1
 
     def _project(self, x: Tensor) -> Tensor:
         return x if self.projection is None else self.projection(x)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from diptych.models.tower import ImageTower, ImageTowerConfig
-from diptych.nn.block import BlockConfig, build_blocks, init_default
+from diptych.nn.block import BlockConfig, build_blocks, init_default, through_blocks
 from diptych.nn.embed import PatchEmbed, patch_dropout, resize_position_embed
 from diptych.nn.norm import build_norm
 from diptych.nn.pool import MapPool, Projection, build_projection
@@ -79,30 +79,31 @@ class VisionTransformer(ImageTower):
         """Pooled and projected; of whole images, or of those patches alone that the data room has kept of each (with
         their places in a grid of rows and columns): then nothing more is dropped here."""
         if patch_index is None or patch_grid is None:
-            x = self._encode(images)
+            x = self._embed(images)
         else:
-            x = self._blocks(self._embed_kept(images, patch_index, patch_grid))
+            x = self._embed_kept(images, patch_index, patch_grid)
+        x = self._blocks(x, only_first=self.cls_token is not None)
         if self.map_pool is not None:
             x = self.map_pool(self.norm_post(x))
         elif self.cls_token is not None:
-            x = self.norm_post(x[:, 0])  # norms act token by token: only this one is needed
+            x = self.norm_post(x)
         else:
             x = self.norm_post(x).mean(1)
         return x if self.projection is None else self.projection(x)
 
     def tokens(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
-        return self.norm_post(self._encode(images))
+        return self.norm_post(self._blocks(self._embed(images)))
 
     def decay_free(self) -> set[str]:
         return {"position_embed"} | ({"map_pool.probe"} if self.map_pool is not None else set())
 
-    def _encode(self, images: Tensor) -> Tensor:
+    def _embed(self, images: Tensor) -> Tensor:
         x = self.patch_embed(images)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         grid = self.patch_embed.grid(images.shape[-2], images.shape[-1])
         x = x + resize_position_embed(self.position_embed, grid, self.prefix).to(x.dtype)
-        return self._blocks(patch_dropout(x, self.config.patch_dropout, self.prefix, self.training))
+        return patch_dropout(x, self.config.patch_dropout, self.prefix, self.training)
 
     def _embed_kept(self, patches: Tensor, index: Tensor, grid: tuple[int, int]) -> Tensor:
         """What embedding all patches, adding positions and then choosing those of `index` gives."""
@@ -114,9 +115,10 @@ class VisionTransformer(ImageTower):
         first = (self.cls_token.to(x.dtype) + positions[0]).expand(x.shape[0], 1, -1)
         return torch.cat([first, x], dim=1)
 
-    def _blocks(self, x: Tensor) -> Tensor:
+    def _blocks(self, x: Tensor, only_first: bool = False) -> Tensor:
+        """Through all blocks; with `only_first` (b, d), each image's first token, of which alone the last block then
+        computes more than keys and values."""
         if self.norm_pre is not None:
             x = self.norm_pre(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
+        only = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device) if only_first else None
+        return through_blocks(self.blocks, x, None, only)

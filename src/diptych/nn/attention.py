@@ -4,7 +4,7 @@ import inspect
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
@@ -111,14 +111,40 @@ class Attention(nn.Module):
         self.inner_norm = None if inner_norm is None else build_norm(inner_norm, width, eps)
 
     def forward(
-        self, x: Float[Tensor, "b q d"], mask: MaskPlan | None = None, context: Float[Tensor, "b s c"] | None = None
-    ) -> Float[Tensor, "b q d"]:
-        source = x if context is None else context
-        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
+        self,
+        x: Float[Tensor, "b q d"],
+        mask: MaskPlan | None = None,
+        context: Float[Tensor, "b s c"] | None = None,
+        only: Int64[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "b q d"] | Float[Tensor, "n d"]:
+        """`only`: the places, counted row by row, whose outputs are wanted; then only these are projected."""
+        if context is None and x.is_cuda and self._plain():
+            q, k, v = (self._split(part) for part in self._stacked(x).chunk(3, dim=-1))
+        else:
+            source = x if context is None else context
+            q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         out = attend(q, k, v, mask).transpose(1, 2).flatten(2)  # (b, q, d)
+        if only is not None:
+            out = out.flatten(0, 1).index_select(0, only)
         return self.out_proj(out if self.inner_norm is None else self.inner_norm(out))
+
+    def _plain(self) -> bool:
+        """Whether nothing (LoRA, a hook) stands in the place of the three projections, so that they may be stacked."""
+        three = (self.q_proj, self.k_proj, self.v_proj)
+        return all(type(p) is nn.Linear and not (p._forward_hooks or p._forward_pre_hooks) for p in three)
+
+    def _stacked(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, from one product with the three weights stacked.
+
+        For CUDA, where a product thrice as wide fills the chip better and two launches are saved. On a CPU the ratio to
+        three products is 0.95 to 1.05, forward and backward (widths 192 to 768, 512 to 13,000 tokens): not worth it.
+        """
+        three = (self.q_proj, self.k_proj, self.v_proj)
+        biases = [p.bias for p in three if p.bias is not None]
+        bias = torch.cat(biases) if biases else None
+        return F.linear(x, torch.cat([p.weight for p in three]), bias)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, n, s, k)

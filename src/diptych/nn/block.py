@@ -1,10 +1,10 @@
 """The one transformer block of the house, and the two ways in which CLIP draws its first weights."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -59,21 +59,36 @@ class BlockConfig(Config):
         return round(self.width * self.mlp_ratio)
 
 
+class Picked(NamedTuple):
+    """Some of the tokens of r rows of l places: their numbers, counted row by row."""
+
+    places: Int64[Tensor, " n"]
+    rows: int
+    length: int
+
+
 def drop_path(
-    x: Float[Tensor, "b s d"], rate: float, training: bool, mask: MaskPlan | None = None
-) -> Float[Tensor, "b s d"]:
+    x: Float[Tensor, "b s d"] | Float[Tensor, "n d"],
+    rate: float,
+    training: bool,
+    mask: MaskPlan | None = None,
+    picked: Picked | None = None,
+) -> Float[Tensor, "b s d"] | Float[Tensor, "n d"]:
     """`x` with whole samples set to zero with chance `rate`, the others scaled up (Huang et al., 2016).
 
     A sample is a row, or, where `mask` packs several into a row, each of those: one draw each, in their order, so that
-    packed and padded texts are drawn alike. Drawn from torch's global generator of x's device: no synchronisation, and
-    replaying its state replays the draw.
+    packed and padded texts are drawn alike, and so are those tokens that were `picked`. Drawn from torch's global
+    generator of x's device: no synchronisation, and replaying its state replays the draw.
     """
     if not training or rate == 0.0:
         return x
     if mask is not None and mask.sample is not None:
         kept = (torch.rand(mask.samples, 1, device=x.device) >= rate)[mask.sample]  # (b, s, 1)
     else:
-        kept = torch.rand(x.shape[0], 1, 1, device=x.device) >= rate
+        rows = x.shape[0] if picked is None else picked.rows
+        kept = torch.rand(rows, 1, 1, device=x.device) >= rate
+    if picked is not None:
+        kept = kept.expand(-1, picked.length, -1).flatten(0, 1).index_select(0, picked.places)  # (n, 1)
     return x * (kept / (1.0 - rate)).to(x.dtype)
 
 
@@ -120,21 +135,39 @@ class TransformerBlock(nn.Module):
         mask: MaskPlan | None = None,
         context: Float[Tensor, "b k c"] | None = None,
         context_mask: MaskPlan | None = None,
-    ) -> Float[Tensor, "b s d"]:
+        only: Int64[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "b s d"] | Float[Tensor, "n d"]:
+        """`only`: the places, counted row by row, whose outputs are wanted, as the last block of a tower that pools one
+        token a sample needs no others: it still attends to all, but projects and widens only these.
+        """
         if self.cross_kind == "gated" and context is not None:
             x = x + self.cross_gate.tanh() * self.cross_attention(self.norm_cross(x), context_mask, context)
             x = x + self.cross_mlp_gate.tanh() * self.cross_mlp(self.norm_cross_mlp(x))
-        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1, mask)
         if self.cross_kind == "plain" and context is not None:
+            x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1, mask)
             x = self._add(x, self.norm_cross, lambda y: self.cross_attention(y, context_mask, context), None, mask)
-        return self._add(x, self.norm_2, self.mlp, self.scale_2, mask)
+            x = self._add(x, self.norm_2, self.mlp, self.scale_2, mask)
+            return x if only is None else x.flatten(0, 1).index_select(0, only)
+        picked = None if only is None else Picked(only, x.shape[0], x.shape[1])
+        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask, only=only), self.scale_1, mask, picked)
+        return self._add(x, self.norm_2, self.mlp, self.scale_2, mask, picked)
 
-    def _add(self, x: Tensor, norm: nn.Module, branch: object, scale: Tensor | None, mask: MaskPlan | None) -> Tensor:
+    def _add(
+        self,
+        x: Tensor,
+        norm: nn.Module,
+        branch: object,
+        scale: Tensor | None,
+        mask: MaskPlan | None,
+        picked: Picked | None = None,
+    ) -> Tensor:
         assert callable(branch)
         before, after = self.norm_position in ("pre", "sub"), self.norm_position == "swin"
         y = branch(norm(x) if before else x)
         y = norm(y) if after else y
-        y = drop_path(y if scale is None else y * scale, self.rate, self.training, mask)
+        y = drop_path(y if scale is None else y * scale, self.rate, self.training, mask, picked)
+        if picked is not None and x.ndim == 3:  # not yet picked itself
+            x = x.flatten(0, 1).index_select(0, picked.places)
         return norm(x + y) if self.norm_position == "post" else x + y
 
 
@@ -142,6 +175,25 @@ def build_blocks(config: BlockConfig) -> nn.ModuleList:
     """`config.depth` blocks, whose drop-path chance grows linearly to `config.drop_path`."""
     last = max(config.depth - 1, 1)
     return nn.ModuleList(TransformerBlock(config, config.drop_path * i / last) for i in range(config.depth))
+
+
+def through_blocks(
+    blocks: nn.ModuleList,
+    x: Float[Tensor, "b s d"],
+    mask: MaskPlan | None = None,
+    only: Int64[Tensor, " n"] | None = None,
+) -> Float[Tensor, "b s d"] | Float[Tensor, "n d"]:
+    """`x` through all blocks, one after the other; with `only`, the outputs at these places alone (counted row by row).
+
+    The last block computes no others. Of twelve equal blocks that is one sixteenth of the arithmetic.
+    """
+    if only is None or not len(blocks):
+        for block in blocks:
+            x = block(x, mask)
+        return x if only is None else x.flatten(0, 1).index_select(0, only)
+    for block in blocks[:-1]:
+        x = block(x, mask)
+    return blocks[-1](x, mask, only=only)
 
 
 def init_scaled(blocks: Iterable[nn.Module], width: int, depth: int) -> None:

@@ -77,11 +77,11 @@ class Packing:
 
     def firsts(self, x: Float[Tensor, "r l d"]) -> Float[Tensor, "b d"]:
         """Each text's first token; zeros for a text without tokens."""
-        return self._pooled(x.flatten(0, 1).index_select(0, self.first))
+        return self.pooled(x.flatten(0, 1).index_select(0, self.first))
 
     def lasts(self, x: Float[Tensor, "r l d"]) -> Float[Tensor, "b d"]:
         """Each text's last token; zeros for a text without tokens."""
-        return self._pooled(x.flatten(0, 1).index_select(0, self.last))
+        return self.pooled(x.flatten(0, 1).index_select(0, self.last))
 
     def reals(self, x: Float[Tensor, "r l d"]) -> Float[Tensor, "n d"]:
         """All real tokens, text by text."""
@@ -100,7 +100,8 @@ class Packing:
         padded = reals.new_zeros(texts * self.width, reals.shape[1]).index_copy(0, self.targets, reals)
         return padded.unflatten(0, (texts, self.width))
 
-    def _pooled(self, x: Tensor) -> Tensor:
+    def pooled(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """One token of each text, with zeros for a text without tokens."""
         return x if self.empty is None else x.index_fill(0, self.empty, 0)
 
 
