@@ -41,7 +41,8 @@ def _compare(model: str, args: argparse.Namespace, result: Result) -> list[Compa
         evidence = _evidence(model, folder, args.threads)
         if args.probe:
             probing = stack.enter_context(ours("step", "diptych, probed", args.threads))
-            probing.ask("open", folder=folder, probe=True, **given)
+            way = probing.ask("open", folder=folder, probe=True, **given)["way"]
+            result.notes.append(f"{model}: the probe chose {way}.")
             workers.append(probing)
         for worker in workers:
             worker.ask("run", steps=args.warmup)

@@ -23,9 +23,9 @@ class Side:
         longer: int = 1,
         probe: bool = False,
     ) -> None:
-        micro = -1 if probe else batch if accum > 1 else 0
-        self.trainer = Trainer(folder, device, compile, micro)
+        self.trainer = Trainer(folder, device, compile, batch if accum > 1 else 0)
         self.batches = self.trainer.batches(count, batch * accum, longer)
+        way = self.trainer.cut_by_probe(self.batches[0]) if probe else ""
         if device.startswith("cuda"):  # both sides' batches lie on the device already
             self.batches = [b.to(device) for b in self.batches]
         self.size = batch * accum
@@ -34,6 +34,7 @@ class Side:
             "threads": torch.get_num_threads(),
             "side": self.trainer.side,
             "tokens": float(lengths.float().mean()),
+            "way": way,
         }
 
     def check(self) -> dict[str, Any]:

@@ -13,10 +13,14 @@ from diptych.core.distributed import rank
 from diptych.data.tokenize import Tokenizer
 from diptych.models import sizes
 from diptych.models.pretrained import Pretrained
+from diptych.nn.checkpointing import set_checkpointing
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.train.accumulate import Accumulator
-from diptych.train.environment import set_up
+from diptych.train.config import TrainConfig
+from diptych.train.environment import seed_step, set_up
 from diptych.train.optimizer import build_optimizer, clip_gradients, gradient_norm, set_lr
+from diptych.train.probe import find_way
+from diptych.train.steady import Outcomes, Reported, judge
 
 LR, DECAY, BETAS, EPS = 5e-4, 0.2, (0.9, 0.98), 1e-6
 """open_clip's defaults for a ViT."""
@@ -45,8 +49,9 @@ class Trainer:
         precision: str = "bfloat16",
         grad_clip: float = 1.0,
     ) -> None:
-        set_up(0, False)
-        self.device, self.grad_clip = torch.device(device), grad_clip
+        self.device, self.grad_clip, self.precision = torch.device(device), grad_clip, precision
+        set_up(0, False, self.device)
+        self.outcomes = Outcomes(self.device)
         self.pretrained = model_of(folder)
         self.tokenizer = self.pretrained.tokenizer
         # duplicates count as negatives in open_clip, so here too: the same loss
@@ -84,16 +89,29 @@ class Trainer:
 
     def step(self, batch: Batch) -> None:
         """Forward, loss, backward, clip, AdamW, temperature held, gradients dropped: what the loop does in a step."""
+        seed_step(0, self.steps)
         set_lr(self.optimizer, LR)
         losses = self.accumulate(batch.to(self.device)).losses
-        norm = gradient_norm(self.objective)
-        if not torch.stack([losses.total, norm]).isfinite().all():  # the loop asks this in each step, too
-            raise FloatingPointError(f"step {self.steps}: the loss is {losses.total}, the gradient's norm {norm}")
-        clip_gradients(self.objective, self.grad_clip, norm)
+        verdict = judge(self.objective, losses, Reported())
+        clip_gradients(self.objective, self.grad_clip, verdict.norm)
+        self.optimizer.found_inf = verdict.skipped  # type: ignore[attr-defined]  # as the loop has it
         self.optimizer.step()
         self.objective.model.after_step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.outcomes.put(self.steps, verdict, 0.0)
+        for outcome in self.outcomes.take():
+            if outcome.skipped:
+                raise FloatingPointError(f"step {outcome.step} must be finite; got {outcome.values}")
         self.steps += 1
+
+    def cut_by_probe(self, batch: Batch) -> str:
+        """Have the memory decide how a batch of this size is cut (train.micro_batch=-1); what it decided."""
+        pairs = batch.size
+        config = TrainConfig(global_batch=pairs, micro_batch=-1, precision=self.precision)
+        way, why = find_way(config, self.objective, lambda n: batch.slice(0, n).to(self.device), {})
+        set_checkpointing(self.objective, way.checkpoint)
+        self.accumulate = Accumulator(self.objective, way.micro_batch, self.precision, way.kept)
+        return why
 
     def flops(self, batches: list[Batch]) -> float:
         """Operations that forward and backward of a pair need on average: three forward passes of both towers, real
