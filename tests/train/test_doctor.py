@@ -87,3 +87,30 @@ def test_a_finding_is_repeated_only_when_it_has_become_more_serious():
     assert [(f.code, f.severity) for f in examine(wavering, FACTS)] == [
         ("repeated_captions", "note"), ("repeated_captions", "warning"),
     ]  # fmt: skip
+
+
+SHORT = Facts(samples_total=320, warmup_samples=64, global_batch=16, records=40, max_logit_scale=100.0)
+
+
+def _steps(n: int = 20, **changes) -> list[dict]:
+    return [{**HEALTHY, "samples_seen": 16 * (i + 1), **changes} for i in range(n)]
+
+
+def test_a_run_of_twenty_steps_is_not_judged_before_its_end():
+    slow = _steps(loss=4.85, negative_cosine=0.97, data_wait=0.6, truncated=0.4)
+    learning = [*slow[:17], *_steps(3, samples_seen=320)]
+    assert examine(slow[:19], SHORT) == []
+    assert {f.code for f in examine(learning, SHORT)} <= {"starved"}
+    found = {f.code: f for f in examine(slow, SHORT)}
+    assert found.keys() == {"loss_at_chance", "collapse", "starved", "truncation"}
+    assert found["loss_at_chance"].samples_seen == 320
+    assert "20 steps are few: raise train.samples_seen" in found["loss_at_chance"].advice
+
+
+def test_a_short_run_whose_loss_or_validation_wavers_is_left_in_peace():
+    wavering = [{**r, "loss": 3.0 if i % 7 < 5 else 6.0} for i, r in enumerate(_steps())]
+    assert examine(wavering, SHORT) == []
+    doctor = Doctor(SHORT)
+    for i, record in enumerate(_steps(12)):
+        doctor.observe({**record, "loss": 3.0 - 0.1 * i})
+        assert doctor.observe({"samples_seen": record["samples_seen"], "val_loss": 3.0 + 0.2 * i}) == []

@@ -52,6 +52,10 @@ _RISING: tuple[Severity, ...] = ("note", "warning", "stop")
 WINDOW = 5
 """How many records a judgement rests on: one bad record is noise."""
 
+FEW_STEPS, FEW_SAMPLES = 20, 500
+"""Before so many steps after the warm-up (or samples, for what is counted) nothing is judged: in a short run a record
+may be a single step. What is still so at the end is said then."""
+
 
 @dataclass
 class Doctor:
@@ -102,7 +106,9 @@ class Doctor:
         return int(self.recent[-1].get("samples_seen", 0)) if self.recent else 0
 
     def _past_warmup(self, share: float = 0.05) -> bool:
-        return self._seen() >= self.facts.warmup_samples + share * self.facts.samples_total
+        f = self.facts
+        ready = f.warmup_samples + max(share * f.samples_total, FEW_STEPS * f.global_batch)
+        return self._seen() >= min(ready, f.samples_total)
 
     def _no_learning(self) -> Finding | None:
         loss, chance = self._mean("loss"), self._mean("chance_loss")
@@ -117,6 +123,9 @@ class Doctor:
             else "Check that captions belong to their images (`diptych inspect`); then try a lower train.lr, a longer "
             "train.warmup_samples, or see whether 128 pairs can be learnt by heart."
         )
+        steps = self.facts.samples_total // max(self.facts.global_batch, 1)
+        if steps < 2 * FEW_STEPS:
+            cause = f"{steps:,} steps are few: raise train.samples_seen before anything else."
         return Finding(
             "loss_at_chance",
             "warning",
@@ -177,7 +186,8 @@ class Doctor:
 
     def _truncation(self, record: Mapping[str, Any]) -> Finding | None:
         share = record.get("truncated")
-        if not isinstance(share, (int, float)) or share < 0.05:
+        few = record.get("samples_seen", 0) < min(FEW_SAMPLES, self.facts.samples_total)
+        if few or not isinstance(share, (int, float)) or share < 0.05:
             return None
         return Finding(
             "truncation",
@@ -188,7 +198,8 @@ class Doctor:
 
     def _starvation(self) -> Finding | None:
         wait = self._mean("data_wait")
-        if wait is None or wait < 0.25:
+        started = self._seen() >= min(FEW_STEPS * self.facts.global_batch, self.facts.samples_total)
+        if wait is None or wait < 0.25 or not started:  # workers take a while to start
             return None
         return Finding(
             "starved",
@@ -226,7 +237,7 @@ class Doctor:
             self.best_val_loss, self.loss_at_best_val, self.worse_val_evals = val, loss, 0
             return None
         self.worse_val_evals += val > 1.05 * self.best_val_loss and loss < self.loss_at_best_val
-        if self.worse_val_evals < 2:
+        if self.worse_val_evals < 2 or not self._past_warmup(0.0):
             return None
         return Finding(
             "train_and_validation_part",
