@@ -32,7 +32,9 @@ def split(tmp_path: Path) -> Split:
 
 def maker(split: Split, patches: PatchShare | None = None, augmentation: AugmentConfig = NO_AUGMENTATION) -> BatchMaker:
     views = Views(split, None, augmentation, scaled=False)
-    return BatchMaker(split, 5, views, LiveCaptions(split, tiny_split.tokenizer(), "draw"), patches=patches)
+    made = BatchMaker(split, 5, views, LiveCaptions(split, tiny_split.tokenizer(), "draw"))
+    made.patches = patches
+    return made
 
 
 def test_fields_and_duplicates(split: Split) -> None:

@@ -44,7 +44,9 @@ def model(pooling: str = "cls", dropped: float = DROPPED) -> TwoTower:
 def loader(folder: Path, patches: PatchShare | None) -> Loader:
     split = tiny_split.opened(folder, 20, sizes=((20, 20),))
     config = LoaderConfig(workers=0, cache="none")
-    return Loader(split, tiny_split.tokenizer(), ImageFormat(resolution=SIDE), config, 3, 8, patches=patches)
+    made = Loader(split, tiny_split.tokenizer(), ImageFormat(resolution=SIDE), config, 3, 8)
+    made.keep_patches(patches)
+    return made
 
 
 def gradients(network: TwoTower) -> dict[str, Tensor]:

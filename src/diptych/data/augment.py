@@ -314,8 +314,8 @@ def _smooth(field: ndarray, side: int, mode: str) -> Float[Tensor, "b c s s"]:
 def _gamma(batch: UInt8[Tensor, "b 3 s s"], log_gamma: ndarray) -> UInt8[Tensor, "b 3 s s"]:
     levels = np.arange(256) / 255
     tables = np.rint(levels[None] ** np.exp(log_gamma)[:, None] * 255).astype(np.uint8)
-    pixels = batch.numpy()
-    return torch.from_numpy(np.stack([table[p] for table, p in zip(tables, pixels, strict=True)]))
+    looked_up = [p.tobytes().translate(t.tobytes()) for t, p in zip(tables, batch.numpy(), strict=True)]
+    return torch.from_numpy(np.frombuffer(bytearray(b"".join(looked_up)), np.uint8)).view(batch.shape)
 
 
 def _cut(batch: UInt8[Tensor, "b 3 s s"], draws: Draws, probability: float) -> UInt8[Tensor, "b 3 s s"]:

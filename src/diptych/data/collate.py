@@ -20,7 +20,7 @@ class BatchMaker:
     """Makes the batch of any stretch of samples; what a worker process holds.
 
     `features` are tables of vectors by their name in `Batch.cached`; what "image" and "text" stand for is left out.
-    With `patches`, the patches that the model would drop are left out.
+    With `patches` set, those that the model would drop are left out.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class BatchMaker:
         views: Views,
         captions: Captions,
         features: Mapping[str, FeatureTable] | None = None,
-        patches: PatchShare | None = None,
     ) -> None:
         self.reader = SampleReader(split.name, len(split), seed)
         self.features = dict(features or {})
         self.captions = captions
-        self._split, self._views, self._patches = split, views, patches
+        self._split, self._views = split, views
+        self.patches: PatchShare | None = None
 
     def batch(self, low: int, high: int, image_format: ImageFormat) -> Batch:
         """The pairs of samples `low` to `high`. `meta["records"]` holds each pair's place in the split.
@@ -69,9 +69,9 @@ class BatchMaker:
     def _with_images(self, batch: Batch, canvas: ViewBatch, keys: list[int], image_format: ImageFormat) -> Batch:
         images, side = canvas.finished(), image_format.resolution
         batch = replace(batch, image_record=torch.from_numpy(np.arange(len(keys))))
-        if self._patches is None:
+        if self.patches is None:
             return replace(batch, images=images)
-        size, dropped = self._patches
+        size, dropped = self.patches
         grid = patch_grid(side, side, size)
         index = draw_patches(keys, grid[0] * grid[1], dropped)
         return replace(batch, patches=cut_patches(images, size, index), patch_index=index, patch_grid=grid)

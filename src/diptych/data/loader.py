@@ -74,8 +74,7 @@ class Loader:
     """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason.
 
     `features` are tables of vectors by their name in `Batch.cached`: of images that are then not read ("image"), of
-    texts that are then not tokenised ("text"), or of a teacher beside them. With `patches`, batches hold the patches
-    that a model which drops that share of them keeps, in place of images.
+    texts that are then not tokenised ("text"), or of a teacher beside them.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         features: Mapping[str, FeatureTable] | None = None,
-        patches: PatchShare | None = None,
     ) -> None:
         if len(split) == 0:
             raise DataError(f"{split.name} must hold records; got none. Look into rejected.parquet for the reasons.")
@@ -113,11 +111,15 @@ class Loader:
         self.pixels = None if "image" in self.features else self._pixels()
         views = Views(split, self.pixels, config.augment, config.decode == "scaled")
         live = LiveCaptions(split, tokenizer, config.captions)
-        self._maker = BatchMaker(split, seed, views, live, self.features, patches)
+        self._maker = BatchMaker(split, seed, views, live, self.features)
         for table in self.features.values():  # what a tower could not read has no vector, and is passed over alike
             self._maker.reader.bad |= table.bad
             for record, reason in table.bad.items():
                 self._quarantine(record, reason)
+
+    def keep_patches(self, share: PatchShare | None) -> None:
+        """Let batches hold, in place of images, only the patches that a model which drops that share of them keeps."""
+        self._maker.patches = share
 
     @property
     def workers(self) -> int:

@@ -111,8 +111,9 @@ def _batches(run: Run) -> Generator[Batch, None, None]:
     t, form, g = run.config.train, run.config.model.image_format, run.schedule.global_batch
     steps = run.schedule.steps
     side = resolution_at(steps, g, form.resolution, t.progressive)
-    features, patches = run.tables.get(run.split.name), host_patches(run.objective)
-    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size(), features, patches)
+    features = run.tables.get(run.split.name)
+    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size(), features)
+    loader.keep_patches(host_patches(run.objective))
     with closing(loader.batches(run.samples_seen, steps * g, side)) as batches:
         for batch in on_device(batches, run.device, t.channels_last):
             run_folder.note_quarantine(run.folder, loader.quarantine)
