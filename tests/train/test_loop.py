@@ -338,9 +338,11 @@ def test_a_compiled_run_learns_the_same(data, tmp_path):
     """
     script = (
         "import sys; from pathlib import Path; from diptych.train.loop import train\n"
+        "from tests.train.test_accumulate import small_vit\n"
         "from tests.train.tiny_run import tiny_config\ndata, run = map(Path, sys.argv[1:])\n"
         "for name in ('plain', 'compiled'):\n"
-        "    train(tiny_config(data, micro_batch=6, compile=name == 'compiled', threads=1), run / name)\n"
+        "    config = tiny_config(data, micro_batch=6, compile=name == 'compiled', threads=1)\n"
+        "    train(config.replace(model=small_vit()), run / name)\n"
     )
     subprocess.run([sys.executable, "-c", script, str(data), str(tmp_path)], check=True)
     a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "compiled"))

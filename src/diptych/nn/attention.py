@@ -142,7 +142,7 @@ class Attention(nn.Module):
         three products is 0.95 to 1.05, forward and backward (widths 192 to 768, 512 to 13,000 tokens): not worth it.
         """
         three = (self.q_proj, self.k_proj, self.v_proj)
-        biases = [p.bias for p in three if p.bias is not None]
+        biases: list[Tensor] = [p.bias for p in three if p.bias is not None]
         bias = torch.cat(biases) if biases else None
         return F.linear(x, torch.cat([p.weight for p in three]), bias)
 

@@ -24,6 +24,7 @@ from diptych.objectives.objective import Objective
 from diptych.train import run_folder
 from diptych.train.accumulate import Accumulator
 from diptych.train.batch_norms import RunningStatistics, batch_norm_notice, batch_norms
+from diptych.train.compiling import compile_blocks, compiles
 from diptych.train.config import RunConfig
 from diptych.train.display import header
 from diptych.train.ema import Ema
@@ -101,11 +102,11 @@ def build(
     resolution_at(schedule.steps, t.global_batch, config.model.image_format.resolution, t.progressive)  # is it sound?
     reasons["chosen"] = chosen
     way, reasons["memory"] = way_of_run(config, objective, dataset, tokenizer, found[1] if found else {})
-    set_checkpointing(objective, way.checkpoint)  # before blocks are compiled or sharded: they recompute what they are
-    if t.compile:
-        # eager random numbers: a compiled pass with gradient must draw what the one without has drawn (accumulate.py)
-        encode = torch.compile(objective.encode, options={"fallback_random": True})
-        objective.encode = encode  # type: ignore[method-assign]
+    compiled, why_compiled = compiles(t.compile, device, schedule.steps)
+    reasons["compiled"] = why_compiled if compiled else ""
+    if compiled:
+        compile_blocks(objective)
+    set_checkpointing(objective, way.checkpoint)  # after blocks are compiled, before they are sharded
     if t.sharding == "fsdp":
         shard(objective)
     assert t.weight_decay is not None  # it is settled
@@ -214,10 +215,12 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
         "rate": f"{s.peak_lr:.2g} ({reasons['lr']}), {s.shape}",
         "warm-up": f"{s.warmup_samples:,} samples ({reasons['warmup']})",
-        "optimizer": f"{'Muon and AdamW' if t.optimizer == 'muon' else 'AdamW'}, decay {t.weight_decay} on {decayed} tensors, none on {undecayed}",
+        "optimizer": f"{'Muon and AdamW' if t.optimizer == 'muon' else 'AdamW'}, decay {t.weight_decay} on {decayed} "
+        f"tensors, none on {undecayed}",
         "device": f"{run.device}, {t.precision}, {world_size()} process(es) x {share:,} pairs"
         + (", weights sharded" if is_sharded(run.objective) else "")
-        + f", {torch.get_num_threads()} threads",
+        + f", {torch.get_num_threads()} threads"
+        + (f", blocks compiled ({reasons['compiled']})" if reasons["compiled"] else ""),
         "memory": reasons["memory"],
         **({"chosen": reasons["chosen"]} if reasons["chosen"] else {}),
     }

@@ -38,6 +38,7 @@ class TrainConfig(Config):
     max_nonfinite_steps how many steps in a row may be skipped before the run stops
     progressive         (share of the budget from which on, side in pixels): smaller images first, ((0, 48), (0.7, 64))
     val_batches         batches of the validation split that give val_loss at each evaluation; 0: none
+    compile             blocks through torch.compile; "auto": on CUDA in runs of 1,000 steps and more
     deterministic       refuse operations without a reproducible result (CPU ones have one anyway)
     wandb, mlflow       a project's name there; empty: not used
     """
@@ -72,7 +73,7 @@ class TrainConfig(Config):
     max_nonfinite_steps: int = Field(default=20, ge=0)
     threads: int = Field(default=0, ge=0)
     channels_last: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     progressive: tuple[tuple[float, int], ...] = ()
     wandb: str = ""
     mlflow: str = ""

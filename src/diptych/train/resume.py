@@ -47,6 +47,7 @@ FREE_TO_CHANGE = (
     "recipe",
     "evals",
     "train.micro_batch",
+    "train.compile",
     "train.checkpoint_activations",
     "train.sharding",
     "train.threads",
@@ -68,8 +69,9 @@ FREE_TO_CHANGE = (
     "data.timeout_s",
 )
 """Settings that a resumed run may have otherwise: they change what is watched and how fast, not what is learnt. The
-data may lie elsewhere, if its fingerprint is the same. Another micro_batch or number of ranks changes only rounding,
-unless the model draws (dropout, patch dropout, drop path) or has batch norms: then it draws and sees other pieces."""
+data may lie elsewhere, if its fingerprint is the same. Compilation, another micro_batch or number of ranks change only
+rounding, unless the model draws (dropout, patch dropout, drop path) or has batch norms: with other
+pieces or ranks it then draws and sees otherwise."""
 
 
 class RunInterrupted(TrainingError):
