@@ -17,9 +17,9 @@ from diptych.train.accumulate import Way
 from diptych.train.build import find_tokenizer
 from diptych.train.config import RunConfig
 from diptych.train.freeze import freeze, frozen_fact
-from diptych.train.probe import Line, available, choose, measure, peak, situation, words
+from diptych.train.probe import Costs, Line, available, choose, measure, peak, situation, words
 from diptych.train.schedule import settle
-from diptych.train.synthetic_batch import batches_like, caption_lengths
+from diptych.train.synthetic_batch import Batches, batches_like, caption_lengths
 from diptych.train.tables import cached_widths
 
 
@@ -108,17 +108,25 @@ def memory(config: RunConfig, dataset: Dataset, tokenizer: Tokenizer, budget: fl
     objective = _without_content(config, tokenizer.vocab_size)
     lengths = caption_lengths(dataset.split(config.data.split), tokenizer)
     form, cached = config.model.image_format, cached_widths(config, objective)
-    costs = measure(objective, batches_like(form, lengths, torch.device("meta"), cached), pairs, "float32")
-    if train.precision == "bfloat16":
-        lines = {name: getattr(costs, name) for name in ("plain", "recomputed", "forward")}
-        lines = {name: Line(BFLOAT16 * x.constant, BFLOAT16 * x.slope) for name, x in lines.items()}
-        costs = replace(costs, **lines)
+    batches = batches_like(form, lengths, torch.device("meta"), cached)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     at = replace(situation(objective, pairs, train.checkpoint_activations), device=device)
     room = available(device) if budget is None else budget
-    given = Way(train.micro_batch, 1, train.checkpoint_activations)
+    plain, given = Way(), Way(train.micro_batch, 1, train.checkpoint_activations)
+    costs = _costs(objective, batches, pairs, train.precision, thorough=False)
+    if given.checkpoint or peak(plain, costs, at) > room:
+        costs = _costs(objective, batches, pairs, train.precision, thorough=True)
     way = choose(costs, at, room) if train.micro_batch < 0 else given
     return words(way, pairs, peak(way, costs, at), room)
+
+
+def _costs(objective: Objective, batches: Batches, pairs: int, precision: str, thorough: bool) -> Costs:
+    costs = measure(objective, batches, pairs, "float32", thorough=thorough)
+    if precision == "float32":
+        return costs
+    lines = (costs.plain, costs.recomputed, costs.forward)
+    plain, recomputed, forward = (Line(BFLOAT16 * x.constant, BFLOAT16 * x.slope) for x in lines)
+    return replace(costs, plain=plain, recomputed=recomputed, forward=forward)
 
 
 def _without_content(config: RunConfig, vocab_size: int) -> Objective:
