@@ -16,7 +16,7 @@ from benchmarks import accumulate, locked, loss_memory, step, zero_shot_build
 from benchmarks.figures import Comparison, Series
 from benchmarks.options import names, parser, run
 from benchmarks.record import Result, versions_of
-from benchmarks.turns import PEER_PYTHON, ROOT, in_turns, ours
+from benchmarks.turns import PEER_PYTHON, ROOT, SideError, in_turns, ours
 
 NEEDED = {  # module: the package that brings it
     **{name: name for name in ("torch", "numpy", "safetensors", "tokenizers", "pydantic", "pyarrow", "simplejpeg")},
@@ -64,7 +64,12 @@ def measure(args: argparse.Namespace) -> Result:
         for given in _commands(part, args):
             print(f"{part} {' '.join(given)}", file=sys.stderr, flush=True)
             module, arguments = PARTS[part]
-            found = module(arguments(given))
+            try:
+                found = module(arguments(given))
+            except SideError as error:  # the other parts are worth their time all the same
+                print(error, file=sys.stderr, flush=True)
+                whole.notes.append(f"{part} {' '.join(given)} FAILED: {str(error).splitlines()[0][:300]}")
+                continue
             whole.comparisons += found.comparisons
             whole.notes += found.notes
             whole.versions |= found.versions
@@ -83,7 +88,11 @@ def _alone(args: argparse.Namespace, why: str) -> Result:
             with ours("step", f"diptych {'compiled' if compiled else 'eager'}", args.threads) as mine:
                 batch = 4 if args.tiny else MODELS[model]
                 mine.ask("open", folder=f"sizes:{size}", batch=batch, device=args.device, compile=compiled)
-                mine.ask("run", steps=1 if args.tiny else 8)
+                try:
+                    mine.ask("run", steps=1 if args.tiny else 8)
+                except SideError as error:
+                    result.notes.append(f"{model}, {mine.name} FAILED: {str(error).splitlines()[0][:300]}")
+                    continue
                 found = in_turns([mine], args.rounds, "run", steps=1 if args.tiny else 20)[mine.name]
                 work = mine.ask("work")
                 result.versions |= versions_of([mine])

@@ -94,7 +94,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, of the command line or as given."""
     options = parser(__doc__, rounds=5)
     options.add_argument("--sources", default="folder,shards")
-    options.add_argument("--photos", type=int, default=64, help="camera-size JPEGs in the folder")
+    options.add_argument("--photos", type=int, default=32, help="camera-size JPEGs in the folder")
     options.add_argument("--small", type=int, default=1024, help="pictures in the shards at 256 px")
     options.add_argument("--images", type=int, default=128, help="images a turn")
     options.add_argument("--batch", type=int, default=16)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Comparison, Series, number
 from benchmarks.options import names, parser, run
 from benchmarks.record import Result, versions_of
-from benchmarks.turns import Worker, in_turns, ours, peer
+from benchmarks.turns import SideError, Worker, in_turns, ours, peer
 
 BATCH = {"ViT-bench-tiny": 64, "ViT-S-32": 128, "ViT-B-32": 64, "ViT-B-16": 32}
 
@@ -40,11 +40,10 @@ def _compare(model: str, batch: int, args: argparse.Namespace, result: Result) -
                 first = {"about": about, "evidence": agreement(mine.ask("check"), theirs.ask("check"))}
             workers += [theirs, mine]
         steps = 1 if args.tiny else args.steps
-        for worker in workers:
-            worker.ask("run", steps=args.warmup)
+        workers, failed = _warmed(workers, args.warmup)
         found = in_turns(workers, args.rounds, "run", steps=steps)
         result.versions |= versions_of(workers)
-        work = mine.ask("work")
+        work = next(w for w in workers if w.name.startswith("diptych")).ask("work")
     rates = {k: Series(k, tuple(x["rate"] for x in v)) for k, v in found.items()}
     note = (
         f"{model}: {about_of(first['about'])}; {steps} steps a turn; {first['evidence']}. Memory: "
@@ -56,7 +55,21 @@ def _compare(model: str, batch: int, args: argparse.Namespace, result: Result) -
     )
     mine_, theirs_ = (tuple(s for k, s in rates.items() if k.startswith(n)) for n in ("diptych", "open_clip"))
     goals = (1.3, None) if args.device.startswith("cuda") else (2.0, 3.0)
-    return Comparison(f"{model}, batch {batch}", mine_, theirs_, *goals, notes=(note,))
+    return Comparison(f"{model}, batch {batch}", mine_, theirs_, *goals, notes=(note, *failed))
+
+
+def _warmed(workers: list[Worker], steps: int) -> tuple[list[Worker], list[str]]:
+    """Those that take their first steps, and what is to be said of compiled ones that cannot."""
+    able, failed = [], []
+    for worker in workers:
+        try:
+            worker.ask("run", steps=steps)
+            able.append(worker)
+        except SideError as error:
+            if not worker.name.endswith("compiled"):
+                raise
+            failed.append(f"{worker.name} does not run here: {str(error).splitlines()[0][:300]}")
+    return able, failed
 
 
 def about_of(about: dict[str, Any]) -> str:
