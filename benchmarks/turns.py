@@ -36,7 +36,7 @@ class Worker:
     """One side: a process that runs `benchmarks.worker` around `module`, at rest until it is asked."""
 
     def __init__(self, name: str, python: str, module: str, threads: int = 0, env: dict[str, str] | None = None):
-        self.name, self.module = name, module
+        self.name, self.module, self._failed = name, module, False
         self.log = Path(tempfile.mkstemp(prefix=f"bench-{name.replace(' ', '-')}-", suffix=".log")[1])
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -55,6 +55,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._signal(signal.SIGCONT)
+        self._failed = True  # until it is known better: its log is then kept
         try:
             self._process.stdin.write(json.dumps({"do": do, "with": given}) + "\n")
             self._process.stdin.flush()
@@ -69,6 +70,7 @@ class Worker:
         reply = json.loads(line)
         if "error" in reply:
             raise SideError(f"{self.name} failed in {do}: {reply['error']}\nIts log is {self.log}:\n{self._tail()}")
+        self._failed = False
         return reply["ok"]
 
     def close(self) -> None:
@@ -83,6 +85,8 @@ class Worker:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        if not self._failed:
+            self.log.unlink(missing_ok=True)
 
     def __enter__(self) -> "Worker":
         return self

@@ -205,8 +205,8 @@ class Doctor:
             "starved",
             "warning" if wait > 0.5 else "note",
             f"{wait:.0%} of the time is spent waiting for data: the device starves.",
-            "Pack with --resize (large photos are the usual cause) or set data.decode=scaled; raise data.workers; or set "
-            "data.cache=pixels.",
+            "Pack with --resize (large photos are the usual cause) or set data.decode=scaled; raise data.workers; or "
+            "set data.cache=pixels.",
         )
 
     def _temperature(self) -> Finding | None:
