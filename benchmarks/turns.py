@@ -67,7 +67,7 @@ class Worker:
             why = "it was killed, most often for want of memory" if code == -signal.SIGKILL else f"exit code {code}"
             raise SideError(f"{self.name} ended in {do} ({why}). Its log is {self.log}:\n{self._tail()}")
         self._signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it does stop only a little later
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it takes a moment
         reply = json.loads(line)
         if "error" in reply:
             raise SideError(f"{self.name} failed in {do}: {reply['error']}\nIts log is {self.log}:\n{self._tail()}")
