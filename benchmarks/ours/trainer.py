@@ -16,6 +16,7 @@ from diptych.models.pretrained import Pretrained
 from diptych.nn.checkpointing import set_checkpointing
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.train.accumulate import Accumulator
+from diptych.train.compiling import compile_blocks
 from diptych.train.config import TrainConfig
 from diptych.train.environment import seed_step, set_up
 from diptych.train.optimizer import build_optimizer, clip_gradients, gradient_norm, set_lr
@@ -58,8 +59,7 @@ class Trainer:
         self.objective = ContrastiveConfig(duplicates="ignore").build(self.pretrained.model.to(self.device)).train()
         self.optimizer = build_optimizer(self.objective, LR, DECAY, BETAS, EPS)
         if compile:
-            encode = torch.compile(self.objective.encode, options={"fallback_random": True})
-            self.objective.encode = encode  # type: ignore[method-assign]
+            compile_blocks(self.objective)
         self.accumulate = Accumulator(self.objective, micro_batch, precision)
         self.steps = 0
 
