@@ -112,7 +112,7 @@ def pictures_of(data: Path) -> Path:
 def test_a_dry_run_prints_the_plan_and_trains_nothing(run, capsys, tmp_path):
     data, _ = run
     text = _say(capsys, "pretrain", "clip:tiny", f"data={data}", "train.lr=1e-4", f"run={tmp_path / 'r'}", "--dry-run")
-    for words in ("parameters", "GFLOP a sample", "GiB", "train.lr = 0.0001  (recipe: 0.003)"):
+    for words in ("parameters", "GFLOP a sample", "GB", "train.lr = 0.0001  (recipe: 0.003)"):
         assert words in text
     assert not (tmp_path / "r").exists()
 
