@@ -6,8 +6,8 @@ import numpy as np
 
 CAPTIONS = Path(__file__).with_name("captions.txt")
 """4,096 captions: emoji and Open Clip Art pooled, records drawn evenly, each record's caption drawn by its weight as in
-training (seed 0; `python -m benchmarks.make_material captions` wrote it). Words of emoji: Unicode CLDR; those of
-Open Clip Art are public domain."""
+training (seed 0). Written by the first benchmark that is run, or by `python -m benchmarks.make_material captions`: a
+machine without a network is given the file."""
 
 
 def captions(count: int, start: int = 0) -> list[str]:

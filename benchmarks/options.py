@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.material import CAPTIONS
 from benchmarks.record import RESULTS, Result, publish
 from benchmarks.turns import SideError
 
@@ -25,6 +26,10 @@ def parser(description: str | None, rounds: int = 5) -> argparse.ArgumentParser:
 
 def run(measure: Callable[[argparse.Namespace], Result], arguments: argparse.Namespace) -> None:
     """Measure, print and record; a side's failure is said without a traceback."""
+    if not CAPTIONS.exists():
+        from benchmarks.make_material import write_captions
+
+        write_captions()
     try:
         result = measure(arguments)
     except SideError as error:
