@@ -1,13 +1,14 @@
 """What both sides are given alike: real captions, and pixels that are a function of a seed. Needs only numpy."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
-CAPTIONS = Path(__file__).with_name("captions.txt")
+CAPTIONS = Path(os.environ.get("BENCH_CAPTIONS") or Path(__file__).with_name("captions.txt"))
 """4,096 captions: emoji and Open Clip Art pooled, records drawn evenly, each record's caption drawn by its weight as in
 training (seed 0). Written by the first benchmark that is run, or by `python -m benchmarks.make_material captions`: a
-machine without a network is given the file."""
+machine without a network is given the file ($BENCH_CAPTIONS, if it lies elsewhere)."""
 
 
 def captions(count: int, start: int = 0) -> list[str]:

@@ -23,7 +23,10 @@ WITH_SHARDS = ("locked", "time_to_accuracy")  # the first needs the webdataset t
 
 
 @pytest.fixture(autouse=True)
-def _interpreter(monkeypatch):
+def _interpreter(tmp_path, monkeypatch):
+    words = tmp_path / "captions.txt"  # the real ones are fetched
+    words.write_text("".join(f"a caption, number {i}\n" for i in range(64)))
+    monkeypatch.setenv("BENCH_CAPTIONS", str(words))
     if not os.environ.get("BENCH_PYTHON") and not PEER_PYTHON.exists():
         monkeypatch.setenv("BENCH_PYTHON", sys.executable)
 
