@@ -127,6 +127,16 @@ def test_what_may_change_and_what_may_not(tmp_path):
         check_resumable(config, _state(config), "g")
 
 
+def test_a_run_begun_before_a_setting_existed_had_its_default(tmp_path):
+    config = tiny_config(tmp_path)
+    state = _state(config)
+    for name in ("train.optimizer", "train.freeze", "objective.duplicates"):
+        del state["config"][name]
+    check_resumable(config, state, "f")
+    with pytest.raises(ConfigError, match=r"train\.optimizer = 'muon' \(it was 'adamw'\)"):
+        check_resumable(config.replace(train=config.train.replace(optimizer="muon")), state, "f")
+
+
 def test_logs_lose_what_lies_beyond_and_what_was_torn(tmp_path):
     log = tmp_path / "metrics.jsonl"
     records = [{"samples_seen": n, "kind": k} for n in (16, 32, 48) for k in ("train", "val")]

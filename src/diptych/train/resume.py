@@ -170,7 +170,8 @@ def check_resumable(config: RunConfig, state: dict[str, Any], data_fingerprint: 
             f"a resumed run must have the data that it began with ({state.get('data_fingerprint')}); got other data "
             f"({data_fingerprint}). Start a new run."
         )
-    old, new = state["config"], json.loads(json.dumps(flatten(config)))
+    old, new = dict(state["config"]), json.loads(json.dumps(flatten(config)))
+    old |= {k: _default(config, k) for k in new.keys() - old.keys()}  # what did not exist was as it is by default
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not _is_free(k)]
     reason = _why_not_longer(config, state) if "train.samples_seen" in changed else None
     if reason is None and "train.samples_seen" in changed:
@@ -235,6 +236,16 @@ class StopRequest:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         self._old = {}
+
+
+def _default(config: RunConfig, name: str) -> Any:
+    """The default of a setting, by its flat name; None where it has none."""
+    *path, leaf = name.split(".")
+    at: Any = config
+    for part in path:
+        at = getattr(at, part, None)
+    field = getattr(type(at), "model_fields", {}).get(leaf)
+    return None if field is None or field.is_required() else json.loads(json.dumps(field.get_default(), default=str))
 
 
 def _is_free(name: str) -> bool:
