@@ -6,15 +6,18 @@ Whatever the libraries print goes to stderr, so that it cannot be taken for an a
 library before it is asked to, for the peer's interpreter has no Diptych.
 """
 
+import ctypes
 import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+PR_SET_PDEATHSIG = 1
 PACKAGES = ("diptych", "open_clip_torch", "torch", "torchvision", "timm", "webdataset", "numpy", "pillow", "simplejpeg")
 
 
@@ -40,8 +43,15 @@ def answer(module: str, side: Any, request: dict[str, Any]) -> tuple[Any, Any]:
     return side, getattr(side, do)(**given)
 
 
+def die_with_parent() -> None:
+    """Have Linux kill this process when the driver dies: one that stands still would not notice by itself."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Answer requests until stdin ends."""
+    die_with_parent()
     module = sys.argv[1]
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
