@@ -18,7 +18,7 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain clip:tiny data=emoji
     Cost:    about five minutes of two cores
-    Expect:  text-to-image R@1 of 54.5 % [52.3, 56.9] on the test artist (chance 0.05 %); LOG.md has the experiments
+    Expect:  text-to-image R@1 of 54.3 % [52.1, 56.8] on the test artist (chance 0.05 %); LOG.md has the experiments
     """
     return RunConfig(
         data=LoaderConfig(
