@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-CAPTIONS = Path(os.environ.get("BENCH_CAPTIONS") or Path(__file__).with_name("captions.txt"))
+CAPTIONS = Path(__file__).with_name("captions.txt")
 """4,096 captions: emoji and Open Clip Art pooled, records drawn evenly, each record's caption drawn by its weight as in
 training (seed 0). Written by the first benchmark that is run, or by `python -m benchmarks.make_material captions`: a
 machine without a network is given the file ($BENCH_CAPTIONS, if it lies elsewhere)."""
@@ -13,7 +13,7 @@ machine without a network is given the file ($BENCH_CAPTIONS, if it lies elsewhe
 
 def captions(count: int, start: int = 0) -> list[str]:
     """`count` captions from number `start` on; after the last the first comes again."""
-    lines = CAPTIONS.read_text(encoding="utf-8").splitlines()
+    lines = Path(os.environ.get("BENCH_CAPTIONS") or CAPTIONS).read_text(encoding="utf-8").splitlines()
     return [lines[(start + i) % len(lines)] for i in range(count)]
 
 

@@ -105,6 +105,8 @@ class TextTransformer(TextTower):
 
     def _packing(self, tokens: Tensor, lengths: Tensor) -> Packing | None:
         """How to pack a batch; None where padding is seen, where it costs nothing, and for lengths without content."""
+        if torch.compiler.is_compiling():
+            return None  # a graph of the whole tower has one shape, and packing is decided on the host
         if self.config.pooling == "last" or lengths.is_meta:
             return None
         device, width, lengths = tokens.device, tokens.shape[1], host_lengths(lengths, tokens.shape[1])
@@ -127,7 +129,8 @@ class TextTransformer(TextTower):
         """Outputs of the blocks (`pooled`: of the one token that is pooled), and the lengths where the tokens are."""
         self._check(tokens)
         sees_all, even = self.config.pooling == "last", False
-        if not (sees_all or lengths.is_meta):
+        blind = lengths.is_meta or torch.compiler.is_compiling()  # a graph has one shape: nothing is cut by content
+        if not (sees_all or blind):
             lengths = host_lengths(lengths, tokens.shape[1])
             longest = max(int(lengths.max()) if len(lengths) else 1, 1)
             tokens, even = tokens[:, :longest], bool((lengths == longest).all())
