@@ -4,7 +4,7 @@ A packing follows from the lengths alone, on the host, so that shapes are known 
 forms, both exactly the function of padded rows:
 
 - rows: texts fill rows of one length as well as they fit (best fit, longest first) under a block-diagonal mask. On a
-  CPU this beat, in samples/s of whole towers, groups of equal lengths and nested tensors: the matrix products are
+  CPU this beat, in samples/s of whole towers, groups of equal lengths: the matrix products are
   those of the real tokens, and attention is a few medium matrices instead of many tiny ones.
 - flat: one row with every token, for a kernel that knows segments by their bounds (CUDA).
 
