@@ -19,7 +19,7 @@ from diptych.train.optimizer import (
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 
 
-def test_decay_goes_to_matrices_and_nothing_else():
+def two_transformers():
     config = TwoTowerConfig(
         image_format=ImageFormat(resolution=16),
         context_length=8,
@@ -27,7 +27,11 @@ def test_decay_goes_to_matrices_and_nothing_else():
         image=VisionTransformerConfig(patch_size=4, width=32, depth=1, heads=2),
         text=TextTransformerConfig(width=32, depth=1, heads=2),
     )
-    objective = ContrastiveConfig().build(config.build(20))
+    return ContrastiveConfig().build(config.build(20))
+
+
+def test_decay_goes_to_matrices_and_nothing_else():
+    objective = two_transformers()
     decayed, undecayed = decayed_names(objective)
     known = dict(objective.named_parameters())
     assert sorted(decayed + undecayed) == sorted(known)
@@ -114,14 +118,7 @@ def test_a_step_that_is_skipped_on_the_device_leaves_weights_and_moments_to_the_
 
 
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest() -> None:
-    config = TwoTowerConfig(
-        image_format=ImageFormat(resolution=16),
-        context_length=8,
-        embed_dim=8,
-        image=VisionTransformerConfig(patch_size=4, width=32, depth=1, heads=2),
-        text=TextTransformerConfig(width=32, depth=1, heads=2),
-    )
-    objective = ContrastiveConfig().build(config.build(20))
+    objective = two_transformers()
     optimizer = build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6, "muon")
     names = parameter_names(objective, optimizer)
     assert sorted(names) == sorted(n for n, _ in objective.named_parameters())

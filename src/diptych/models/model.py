@@ -57,7 +57,10 @@ class Model(nn.Module, ABC):
         """Names of parameters that must never be decayed, besides those with fewer than two dimensions."""
 
     def after_step(self) -> None:
-        """Called after every optimizer step: the place to clamp a temperature."""
+        """Called after every optimizer step, also one that the device has skipped: the place to clamp a temperature.
+
+        Called twice it must do what it does once.
+        """
 
 
 def _channel(values: tuple[float, float, float]) -> Tensor:
