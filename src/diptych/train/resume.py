@@ -70,8 +70,8 @@ FREE_TO_CHANGE = (
 )
 """Settings that a resumed run may have otherwise: they change what is watched and how fast, not what is learnt. The
 data may lie elsewhere, if its fingerprint is the same. Compilation, another micro_batch or number of ranks change only
-rounding, unless the model draws (dropout, drop path) or has batch norms: with other
-pieces or ranks it then draws and sees otherwise."""
+rounding, unless the model draws (dropout, drop path) or has batch norms: with other pieces or ranks it then draws and
+sees otherwise."""
 
 
 class RunInterrupted(TrainingError):
