@@ -7,6 +7,11 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from diptych.core.errors import DataError
+
+_OF_IMAGES = ("images", "patches", "patch_index", "image_position", "image_ids")
+"""What has a row an image, where records hold several."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -15,11 +20,13 @@ class Batch:
     images         uint8 pixels, RGB; normalised on the device by the model, so that a quarter of the bytes travel
     patches        in place of images: only those patches of theirs that the model will look at, uint8, flattened
                    channel by channel; patch_index are their places in an image of patch_grid (rows, columns) patches
-    image_record   which of the b records each of the i images belongs to; arange(b) for pairs
+    image_record   which of the b records each of the i images belongs to, ascending; arange(b) for pairs
+    image_position before which text token of its record's row each image stands; None: one image a record, before its
+                   first token
     tokens         token ids, right-padded with the tokenizer's pad id; columns beyond the longest row are cut
     lengths        number of real tokens of each row, specials counted; never to be inferred from the ids. They stay on
                    the host, where shapes are decided: no device is waited for
-    loss_mask      which tokens bear loss; None: all that are not padding
+    loss_mask      which tokens bear loss as targets; None: all real ones but the first of each row
     image_ids      64-bit hash of each image's content; equal content, equal id (duplicate-aware objectives)
     text_ids       64-bit hash of each caption drawn
     sample_ids     n of each sample, its place in the run's order (seed, n): what resume counts
@@ -34,6 +41,7 @@ class Batch:
     patch_index: Int64[Tensor, "i k"] | None = None
     patch_grid: tuple[int, int] | None = None
     image_record: Int64[Tensor, " i"] | None = None
+    image_position: Int64[Tensor, " i"] | None = None
     tokens: Int64[Tensor, "b t"] | None = None
     lengths: Int64[Tensor, " b"] | None = None
     loss_mask: Bool[Tensor, "b t"] | None = None
@@ -63,14 +71,21 @@ class Batch:
         return self._map(lambda t: t.pin_memory())
 
     def slice(self, start: int, stop: int) -> "Batch":
-        """Records `start` to `stop`, for micro-batches. Needs one image a record (pairs)."""
-        images = self.images if self.patches is None else self.patches
-        if images is not None and images.shape[0] != self.size:
-            raise NotImplementedError("slicing needs exactly one image a record")
+        """Records `start` to `stop`, for micro-batches, with the images that belong to them."""
         part = self._map(lambda t: t[start:stop])
-        if part.image_record is not None:
-            part = replace(part, image_record=part.image_record - start)
-        return part
+        images = self.images if self.patches is None else self.patches
+        if self.image_record is None:
+            return part
+        if self.image_position is None:  # pairs: nothing is read back from a device
+            if images is not None and images.shape[0] != self.size:
+                raise DataError(
+                    f"images must be one a record where image_position is not given; got {images.shape[0]} for "
+                    f"{self.size} records. Give each image's place in the text."
+                )
+            return replace(part, image_record=self.image_record[start:stop] - start)
+        chosen = (self.image_record >= start) & (self.image_record < stop)
+        of_images = {n: None if (t := getattr(self, n)) is None else t[chosen] for n in _OF_IMAGES}
+        return replace(part, **of_images, image_record=self.image_record[chosen] - start)
 
     def _map(self, f: Any) -> "Batch":
         mapped = {x.name: f(v) for x in fields(self) if isinstance(v := getattr(self, x.name), Tensor)}

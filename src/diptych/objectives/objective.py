@@ -40,6 +40,8 @@ class Objective(nn.Module, ABC):
 
     couples_pairs: ClassVar[bool] = False
     """Whether a pair's loss depends on the other pairs of the batch."""
+    uses: ClassVar[frozenset[str]] = frozenset({"image", "text"})
+    """What it reads of a record; what no one reads is neither decoded nor tokenised."""
     takes_patches: ClassVar[bool] = False
     """Whether `encode` takes `Batch.patches` in place of images."""
     takes_cached: ClassVar[bool] = False
