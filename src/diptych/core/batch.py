@@ -11,6 +11,7 @@ from diptych.core.errors import DataError
 
 _OF_IMAGES = ("images", "patches", "patch_index", "image_position", "image_ids")
 """What has a row an image, where records hold several."""
+_ON_HOST = ("lengths", "loss_mask", "image_record", "image_position")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Batch:
                    first token
     tokens         token ids, right-padded with the tokenizer's pad id; columns beyond the longest row are cut
     lengths        number of real tokens of each row, specials counted; never to be inferred from the ids. They stay on
-                   the host, where shapes are decided: no device is waited for
+                   the host, where shapes are decided, as do loss_mask and images' places: no device is waited for
     loss_mask      which tokens bear loss as targets; None: all real ones but the first of each row
     image_ids      64-bit hash of each image's content; equal content, equal id (duplicate-aware objectives)
     text_ids       64-bit hash of each caption drawn
@@ -62,9 +63,10 @@ class Batch:
         return 0
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch with its tensors on `device` (asynchronously from pinned memory), `lengths` excepted."""
+        """The same batch with its tensors on `device` (asynchronously from pinned memory), but for what decides shapes:
+        `lengths`, `loss_mask` and the places of images stay on the host."""
         moved = self._map(lambda t: t.to(device, non_blocking=True))
-        return replace(moved, lengths=self.lengths)
+        return replace(moved, **{name: getattr(self, name) for name in _ON_HOST})
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (torch's DataLoader calls this by name)."""

@@ -8,8 +8,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
+from diptych.nn.cache import KeyValues
 from diptych.nn.mask import MaskPlan, Runs
 from diptych.nn.norm import NormKind, build_norm
+from diptych.nn.rotary import Rotary, rotate
 
 try:  # since torch 2.11
     from torch.nn.attention.varlen import varlen_attn
@@ -84,7 +86,9 @@ class Attention(nn.Module):
     """Self-attention, or cross-attention where `context` is given. Projections are apart: LoRA and renaming just work.
 
     `qk_norm` normalises each head's queries and keys (Chameleon, ViT-22B); `inner_norm` puts a norm before out_proj
-    (Sub-LN); `context_width` is the width of what is attended to, where it differs.
+    (Sub-LN); `context_width` is the width of what is attended to, where it differs. `kv_heads`: several heads share
+    their keys and values (grouped queries, Ainslie et al. 2023); `inner_width`: that of all heads together, where it is
+    not `width` (Flamingo).
     """
 
     def __init__(
@@ -96,19 +100,24 @@ class Attention(nn.Module):
         inner_norm: NormKind | None = None,
         eps: float = 1e-5,
         context_width: int | None = None,
+        kv_heads: int = 0,
+        inner_width: int = 0,
     ) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ConfigError(f"width must be a multiple of heads; got width {width}, heads {heads}. Change either.")
-        self.heads = heads
-        source = width if context_width is None else context_width
-        self.q_proj = nn.Linear(width, width, bias=bias)
-        self.k_proj = nn.Linear(source, width, bias=bias)
-        self.v_proj = nn.Linear(source, width, bias=bias)
-        self.out_proj = nn.Linear(width, width, bias=bias)
-        self.q_norm = None if qk_norm is None else build_norm(qk_norm, width // heads, eps)
-        self.k_norm = None if qk_norm is None else build_norm(qk_norm, width // heads, eps)
-        self.inner_norm = None if inner_norm is None else build_norm(inner_norm, width, eps)
+        inner, kv_heads = inner_width or width, kv_heads or heads
+        if heads < 1 or inner % heads:
+            raise ConfigError(f"width must be a multiple of heads; got width {inner}, heads {heads}. Change either.")
+        if heads % kv_heads:
+            raise ConfigError(f"heads must be a multiple of kv_heads; got {heads} and {kv_heads}. Change either.")
+        self.heads, self.kv_heads = heads, kv_heads
+        source, head = width if context_width is None else context_width, inner // heads
+        self.q_proj = nn.Linear(width, inner, bias=bias)
+        self.k_proj = nn.Linear(source, kv_heads * head, bias=bias)
+        self.v_proj = nn.Linear(source, kv_heads * head, bias=bias)
+        self.out_proj = nn.Linear(inner, width, bias=bias)
+        self.q_norm = None if qk_norm is None else build_norm(qk_norm, head, eps)
+        self.k_norm = None if qk_norm is None else build_norm(qk_norm, head, eps)
+        self.inner_norm = None if inner_norm is None else build_norm(inner_norm, inner, eps)
 
     def forward(
         self,
@@ -116,19 +125,40 @@ class Attention(nn.Module):
         mask: MaskPlan | None = None,
         context: Float[Tensor, "b s c"] | None = None,
         only: Int64[Tensor, " n"] | None = None,
+        rotary: Rotary | None = None,
+        cache: KeyValues | None = None,
     ) -> Float[Tensor, "b q d"] | Float[Tensor, "n d"]:
-        """`only`: the places, counted row by row, whose outputs are wanted; then only these are projected."""
-        if context is None and x.is_cuda and self._plain():
-            q, k, v = (self._split(part) for part in self._stacked(x).chunk(3, dim=-1))
-        else:
-            source = x if context is None else context
-            q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(source)), self._split(self.v_proj(source))
+        """`only`: the places, counted row by row, whose outputs are wanted; then only these are projected.
+
+        `rotary` turns queries and keys of self-attention. With a `cache`, x are the tokens that follow those in it, and
+        `mask` is over all of its keys and theirs; a context's keys are computed when it is first given.
+        """
+        q, k, v = self._projected(x, context, cache)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
+            q = self.q_norm(q).to(v.dtype)
+            k = k if context is not None and cache is not None and cache.length else self.k_norm(k).to(v.dtype)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        if cache is not None and (context is None or not cache.length):
+            k, v = cache.extend(k, v)
+        if self.kv_heads != self.heads:
+            k, v = (t.repeat_interleave(self.heads // self.kv_heads, dim=1) for t in (k, v))
         out = attend(q, k, v, mask).transpose(1, 2).flatten(2)  # (b, q, d)
         if only is not None:
             out = out.flatten(0, 1).index_select(0, only)
         return self.out_proj(out if self.inner_norm is None else self.inner_norm(out))
+
+    def _projected(self, x: Tensor, context: Tensor | None, cache: KeyValues | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (b, n, s, k) each; those of a context that was read already are in the cache."""
+        if context is None and x.is_cuda and self._plain():
+            widths = [p.out_features for p in (self.q_proj, self.k_proj, self.v_proj)]
+            q, k, v = self._stacked(x).split(widths, dim=-1)
+            return self._split(q, self.heads), self._split(k, self.kv_heads), self._split(v, self.kv_heads)
+        q = self._split(self.q_proj(x), self.heads)
+        if context is not None and cache is not None and cache.length:
+            return q, cache.keys, cache.values
+        source = x if context is None else context
+        return q, self._split(self.k_proj(source), self.kv_heads), self._split(self.v_proj(source), self.kv_heads)
 
     def _plain(self) -> bool:
         """Whether nothing (LoRA, a hook) stands in the place of the three projections, so that they may be stacked."""
@@ -146,5 +176,5 @@ class Attention(nn.Module):
         bias = torch.cat(biases) if biases else None
         return F.linear(x, torch.cat([p.weight for p in three]), bias)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, n, s, k)
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (b, n, s, k)

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from diptych.core.config import Config
 from diptych.nn.attention import Attention
+from diptych.nn.cache import LayerCache
 from diptych.nn.mask import MaskPlan
 from diptych.nn.mlp import MLP, Activation
 from diptych.nn.norm import NormKind, build_norm
+from diptych.nn.rotary import Rotary
 
 
 class BlockConfig(Config):
@@ -27,6 +29,7 @@ class BlockConfig(Config):
                      "gated": an attention to `context` and an MLP, each behind tanh(0), before the block (Flamingo):
                      at first exactly the block without it
     context_width    width of `context`, 0: the same as `width`
+    kv_heads         heads of keys and values, each shared by heads / kv_heads queries; 0: as many as `heads`
     """
 
     width: int = Field(default=512, gt=0)
@@ -43,6 +46,7 @@ class BlockConfig(Config):
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     cross_attention: Literal["none", "plain", "gated"] = "none"
     context_width: int = Field(default=0, ge=0)
+    kv_heads: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BlockConfig":
@@ -106,7 +110,7 @@ class TransformerBlock(nn.Module):
         qk = c.norm if c.qk_norm else None
 
         def attention(context: int | None = None) -> Attention:
-            return Attention(c.width, c.heads, c.bias, qk, inner, c.norm_eps, context)
+            return Attention(c.width, c.heads, c.bias, qk, inner, c.norm_eps, context, c.kv_heads)
 
         def norm() -> nn.Module:
             return build_norm(c.norm, c.width, c.norm_eps)
@@ -136,20 +140,36 @@ class TransformerBlock(nn.Module):
         context: Float[Tensor, "b k c"] | None = None,
         context_mask: MaskPlan | None = None,
         only: Int64[Tensor, " n"] | None = None,
+        rotary: Rotary | None = None,
+        cache: LayerCache | None = None,
     ) -> Float[Tensor, "b s d"] | Float[Tensor, "n d"]:
         """`only`: the places, counted row by row, whose outputs are wanted, as the last block of a tower that pools one
         token a sample needs no others: it still attends to all, but projects and widens only these.
+
+        `cache` holds the keys and values of the tokens before x, and takes in those of x.
         """
+        own, read = (None, None) if cache is None else (cache.own, cache.context)
         if self.cross_kind == "gated" and context is not None:
-            x = x + self.cross_gate.tanh() * self.cross_attention(self.norm_cross(x), context_mask, context)
+            attended = self.cross_attention(self.norm_cross(x), context_mask, context, cache=read)
+            x = x + self.cross_gate.tanh() * attended
             x = x + self.cross_mlp_gate.tanh() * self.cross_mlp(self.norm_cross_mlp(x))
         if self.cross_kind == "plain" and context is not None:
-            x = self._add(x, self.norm_1, lambda y: self.attention(y, mask), self.scale_1, mask)
-            x = self._add(x, self.norm_cross, lambda y: self.cross_attention(y, context_mask, context), None, mask)
+            x = self._add(
+                x, self.norm_1, lambda y: self.attention(y, mask, None, None, rotary, own), self.scale_1, mask
+            )
+            x = self._add(
+                x,
+                self.norm_cross,
+                lambda y: self.cross_attention(y, context_mask, context, cache=read),
+                None,
+                mask,
+            )
             x = self._add(x, self.norm_2, self.mlp, self.scale_2, mask)
             return x if only is None else x.flatten(0, 1).index_select(0, only)
         picked = None if only is None else Picked(only, x.shape[0], x.shape[1])
-        x = self._add(x, self.norm_1, lambda y: self.attention(y, mask, only=only), self.scale_1, mask, picked)
+        x = self._add(
+            x, self.norm_1, lambda y: self.attention(y, mask, None, only, rotary, own), self.scale_1, mask, picked
+        )
         return self._add(x, self.norm_2, self.mlp, self.scale_2, mask, picked)
 
     def _add(

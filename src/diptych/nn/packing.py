@@ -116,7 +116,7 @@ def pack(lengths: Int64[Tensor, " b"], width: int, device: torch.device, form: F
     if form == "flat":
         size, start = real, np.cumsum(sizes) - sizes
     else:
-        size, start, rows = _fill(sizes, longest, real)
+        size, start, rows = packed_rows(sizes, longest, real)
         if rows * size >= texts * longest:
             return None
     position, owner = ascending(sizes), np.repeat(np.arange(texts), sizes)
@@ -186,8 +186,9 @@ def best_fit(lengths: Int64[np.ndarray, " b"], size: int) -> tuple[Int64[np.ndar
     return start, rows
 
 
-def _fill(sizes: np.ndarray, longest: int, real: int) -> tuple[int, np.ndarray, int]:
-    """The shortest row length that wastes little, else the one that takes the fewest places."""
+def packed_rows(sizes: np.ndarray, longest: int, real: int) -> tuple[int, np.ndarray, int]:
+    """(length of a row, where each text starts, rows): the shortest length that wastes little, else the one that takes
+    the fewest places."""
     least = min(max(SHORTEST, round_up(longest)), round_up(real))
     found = []
     for size in (least, least + STEP, least + 2 * STEP, 2 * least):
