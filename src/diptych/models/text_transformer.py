@@ -24,13 +24,21 @@ class TextTransformerConfig(TextTowerConfig, BlockConfig):
     attention   which tokens a token sees: "causal": those before it, "bidirectional": all real ones
     pooling     "eos": the last real token; "cls": the first; "mean" of the real ones; "last": the last place of the
                 context, after padding every text to it with `pad_id` and letting padding be seen (SigLIP)
+    norm_pre    a norm between embedding and blocks (BERT)
+    norm_final  a norm after the blocks; BERT, whose blocks end in norms (norm_position="post"), has none
+    pooler      the hyperbolic tangent of a square linear map on the pooled token, before the projection (BERT's)
     projection  "none" needs width equal to the model's embed_dim
+    pretrained  packaged weights that a run starts from ("minilm"); empty: fresh ones
     """
 
     attention: Literal["causal", "bidirectional"] = "causal"
     pooling: Literal["eos", "cls", "mean", "last"] = "eos"
     pad_id: int = Field(default=0, ge=0)
+    norm_pre: bool = False
+    norm_final: bool = True
+    pooler: bool = False
     projection: Projection = "linear"
+    pretrained: str = ""
 
     @model_validator(mode="after")
     def _sees_the_text(self) -> "TextTransformerConfig":
@@ -62,8 +70,10 @@ class TextTransformer(TextTower):
         self.width, self.context_length = c.width, context_length
         self.token_embed = nn.Embedding(vocab_size, c.width)
         self.position_embed = nn.Parameter(torch.randn(context_length, c.width) * 0.01)
+        self.norm_pre = build_norm(c.norm, c.width, c.norm_eps) if c.norm_pre else None
         self.blocks = build_blocks(c)
-        self.norm_final = build_norm(c.norm, c.width, c.norm_eps)
+        self.norm_final = build_norm(c.norm, c.width, c.norm_eps) if c.norm_final else nn.Identity()
+        self.pooler = nn.Linear(c.width, c.width) if c.pooler else None
         self.projection = build_projection(c.projection, c.width, embed_dim, type(c).__name__)
         nn.init.normal_(self.token_embed.weight, std=0.02)
         init_scaled(self.blocks, c.width, max(c.depth, 1))
@@ -122,7 +132,7 @@ class TextTransformer(TextTower):
     def _encode_packed(self, tokens: Tensor, packing: Packing, only: Tensor | None = None) -> Tensor:
         self._check(tokens)
         positions = nn.functional.embedding(packing.layout.positions(), self.position_embed)
-        x = self.token_embed(packing.take(tokens)) + positions
+        x = self._embed(packing.take(tokens), positions)
         return through_blocks(self.blocks, x, packing.mask(self.config.attention == "causal"), only)
 
     def _encode_padded(self, tokens: Tensor, lengths: Tensor, pooled: bool = False) -> tuple[Tensor, Tensor]:
@@ -142,8 +152,12 @@ class TextTransformer(TextTower):
             mask = causal().plan(layout)  # no real token sees the padding behind it
         elif not (sees_all or even):
             mask = padding().plan(Layout.of_lengths(lengths, tokens.shape[1]))
-        x = self.token_embed(tokens) + self.position_embed[: tokens.shape[1]]
+        x = self._embed(tokens, self.position_embed[: tokens.shape[1]])
         return through_blocks(self.blocks, x, mask, self._pooled_places(x, lengths) if pooled else None), lengths
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.token_embed(tokens) + positions
+        return x if self.norm_pre is None else self.norm_pre(x)
 
     def _pooled_places(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Where the token that is pooled stands in padded rows; some place where a text has none."""
@@ -154,6 +168,7 @@ class TextTransformer(TextTower):
         return first if self.config.pooling == "cls" else first + width - 1
 
     def _project(self, x: Tensor) -> Tensor:
+        x = x if self.pooler is None else self.pooler(x).tanh()
         return x if self.projection is None else self.projection(x)
 
     def _check(self, tokens: Tensor) -> None:
