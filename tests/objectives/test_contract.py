@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,13 +12,17 @@ import torch
 from diptych import objectives
 from diptych.core.batch import Batch
 from diptych.core.config import from_json, to_json
+from diptych.models.model import Model
 from diptych.objectives.objective import Objective, ObjectiveConfig
-from tests.objectives.tiny_model import TinyConfig, tiny_batch
+from tests.models.writers import small_prefix_lm, stirred, text_batch
+from tests.objectives.tiny_model import Tiny, TinyConfig, tiny_batch
 
-PARTS = {"objective", "exchange", "same_pairs", "tiled_softmax", "tiled_sigmoid", "tiles"}  # of objectives
+PARTS = {"objective", "exchange", "same_pairs", "tiled_softmax", "tiled_sigmoid", "tiles", "token_loss"}
 MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name not in PARTS]
 NEEDS = {"distillation": {"teacher_scale": 20.0}}
 """Settings without which a module's objective cannot be."""
+MODELS: dict[str, Callable[[], Model]] = {"causal_lm": lambda: stirred(small_prefix_lm())}
+"""What an objective is built around, where it is not a model with two towers."""
 
 
 def config_of(name: str) -> ObjectiveConfig:
@@ -35,11 +40,14 @@ def config_of(name: str) -> ObjectiveConfig:
 @pytest.fixture(params=MODULES)
 def objective(request) -> Objective:
     config = config_of(request.param)
-    return config.replace(**NEEDS.get(request.param, {})).build(TinyConfig(bias=True).build(20)).train()
+    model = MODELS.get(request.param, lambda: TinyConfig(bias=True).build(20))()
+    return config.replace(**NEEDS.get(request.param, {})).build(model).train()
 
 
-def batch_of_8() -> Batch:
+def batch_of_8(objective: Objective) -> Batch:
     """With what an objective that has a teacher wants besides."""
+    if not isinstance(objective.model, Tiny):
+        return text_batch((5, 2, 7, 3, 4, 6, 2, 5), side=objective.model.config.image_format.resolution)
     teacher = {f"teacher_{kind}": torch.randn(8, 6) for kind in ("image", "text")}
     return replace(tiny_batch(8), cached=teacher)
 
@@ -50,7 +58,7 @@ def test_the_config_reads_back_equal(name):
 
 
 def test_losses_are_finite_float32_scalars_that_reach_every_trainable_parameter(objective):
-    losses = objective(batch_of_8())
+    losses = objective(batch_of_8(objective))
     assert losses.total.shape == ()
     assert losses.total.dtype == torch.float32
     assert float(losses.count) > 0
@@ -61,7 +69,7 @@ def test_losses_are_finite_float32_scalars_that_reach_every_trainable_parameter(
 
 
 def test_what_couples_pairs_splits_into_encode_and_loss(objective):
-    batch = batch_of_8()
+    batch = batch_of_8(objective)
     if not objective.couples_pairs:
         half = [objective(batch.slice(i, i + 4)) for i in (0, 4)]
         mean = sum(float(x.total) * float(x.count) for x in half) / sum(float(x.count) for x in half)

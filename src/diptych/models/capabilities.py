@@ -6,6 +6,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from diptych.core.errors import EvalError
+from diptych.models.generate import Generation
 
 
 @runtime_checkable
@@ -37,11 +38,22 @@ class ScoresPairs(Protocol):
 
 @runtime_checkable
 class GeneratesText(Protocol):
-    """Writes token ids for an image, after an optional prompt."""
+    """Writes token ids about images, each after its prompt (None: only the start)."""
 
     def generate_text(
-        self, images: UInt8[Tensor, "b 3 h w"], prompt: Int64[Tensor, "b t"] | None, **how: Any
-    ) -> Any: ...
+        self, images: UInt8[Tensor, "b 3 h w"], prompts: list[list[int]] | None, how: Generation
+    ) -> list[list[int]]: ...
+
+
+@runtime_checkable
+class RatesText(Protocol):
+    """Says how likely texts are: given an image, and by themselves. What a fluent but blind model says is the same."""
+
+    def log_likelihood(
+        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]: ...
+
+    def text_prior(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, " b"]: ...
 
 
 @runtime_checkable
@@ -63,6 +75,7 @@ CAPABILITIES: dict[str, type] = {
     "embed_text": EmbedsText,
     "score": ScoresPairs,
     "generate_text": GeneratesText,
+    "log_likelihood": RatesText,
     "generate_image": GeneratesImages,
     "reconstruct": Reconstructs,
 }

@@ -91,8 +91,13 @@ class VisionTransformer(ImageTower):
             x = self.norm_post(x).mean(1)
         return x if self.projection is None else self.projection(x)
 
-    def tokens(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
-        return self.norm_post(self._blocks(self._embed(images)))
+    def tokens(self, images: Float[Tensor, "b 3 h w"], layer: int = -1) -> Float[Tensor, "b p d"]:
+        """Per-token outputs after the last norm; of an earlier `layer` (-2: the last block but one) without a norm."""
+        if layer == -1:
+            return self.norm_post(self._blocks(self._embed(images)))
+        x = self._embed(images)
+        x = x if self.norm_pre is None else self.norm_pre(x)
+        return through_blocks(self.blocks[: layer + 1], x)
 
     def decay_free(self) -> set[str]:
         return {"position_embed"} | ({"map_pool.probe"} if self.map_pool is not None else set())

@@ -153,9 +153,12 @@ def scale_of(folder: Path) -> float:
     path = find_model(folder)
     with safe_open(path / (EMA if (path / EMA).is_file() else WEIGHTS), "pt") as file:
         opened: Any = file
-        if "log_logit_scale" not in opened.keys():  # noqa: SIM118  # no mapping
-            raise ConfigError(
-                f"objective.teacher must be a model with two towers and a temperature; got {folder}, which has no "
-                "log_logit_scale. Set objective.teacher_scale."
-            )
-        return float(opened.get_tensor("log_logit_scale").float().exp())
+        names = set(opened.keys())
+        if "log_logit_scale" in names:
+            return float(opened.get_tensor("log_logit_scale").float().exp())
+        if "temperature" in names:  # ALIGN's kind
+            return 1 / float(opened.get_tensor("temperature").float())
+        raise ConfigError(
+            f"objective.teacher must be a model with two towers and a temperature; got {folder}, which has no "
+            "log_logit_scale. Set objective.teacher_scale."
+        )

@@ -40,8 +40,10 @@ class Objective(nn.Module, ABC):
 
     couples_pairs: ClassVar[bool] = False
     """Whether a pair's loss depends on the other pairs of the batch."""
-    uses: ClassVar[frozenset[str]] = frozenset({"image", "text"})
+    uses: frozenset[str] = frozenset({"image", "text"})
     """What it reads of a record; what no one reads is neither decoded nor tokenised."""
+    writes: ClassVar[bool] = False
+    """Whether it is about writing text that images should decide: then its loss with other images is watched too."""
     takes_patches: ClassVar[bool] = False
     """Whether `encode` takes `Batch.patches` in place of images."""
     takes_cached: ClassVar[bool] = False

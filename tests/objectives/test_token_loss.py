@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from diptych.objectives import token_loss as module
+from diptych.objectives.token_loss import token_loss
+from tests.reference.token_loss import dense_token_loss
+
+
+@pytest.mark.parametrize("smoothing, z_loss", [(0.0, 0.0), (0.1, 0.0), (0.1, 1e-2)])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_value_and_gradient_are_those_of_all_logits_at_once(smoothing, z_loss, has_bias, monkeypatch):
+    monkeypatch.setattr(module, "TILE", 40)  # three rows at a time
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(8, 5, requires_grad=True), torch.randn(13, 5, requires_grad=True)
+    bias = torch.randn(13, requires_grad=True) if has_bias else None
+    targets, scale = torch.randint(13, (8,)), torch.rand(8)
+    inputs = [x for x in (hidden, weight, bias) if x is not None]
+    dense = dense_token_loss(hidden, weight, bias, targets, smoothing, z_loss, scale)
+    want = torch.autograd.grad(3 * dense, inputs)
+    total, parts = token_loss(hidden, weight, bias, targets, smoothing, z_loss, scale)
+    found = torch.autograd.grad(3 * total, inputs)
+    # sums in another order: float32 rounds them elsewhere
+    torch.testing.assert_close(total, dense, atol=1e-5, rtol=1e-5)
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    torch.testing.assert_close(parts.nll, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    assert torch.equal(parts.top, (logits.argmax(1) == targets).float())
+
+
+def test_nothing_is_computed_for_what_is_frozen_and_no_tokens_are_no_loss():
+    hidden, weight = torch.randn(4, 5, requires_grad=True), torch.randn(7, 5)
+    token_loss(hidden, weight, None, torch.randint(7, (4,)))[0].backward()
+    assert hidden.grad is not None
+    total, _ = token_loss(hidden[:0], weight, None, torch.zeros(0, dtype=torch.int64))
+    assert total == 0
+    total.backward()
