@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from diptych.core.errors import ConfigError
-from diptych.nn.pool import AttentionPool, MapPool, build_projection, masked_mean, take_last
+from diptych.nn.pool import AttentionPool, AttentionPooler, MapPool, build_projection, masked_mean, take_last
 from tests.reference import attention as reference
 
 
@@ -22,6 +22,21 @@ def test_mean_ignores_even_nan_in_the_padding() -> None:
     assert out.isfinite().all()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_attention_pooler_equals_torch_multihead_attention() -> None:
+    pool = AttentionPooler(queries=3, width=8, context_width=6, heads=2)
+    with torch.no_grad():
+        for p in pool.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    peer = torch.nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True)
+    a = pool.attention
+    peer.q_proj_weight, peer.k_proj_weight, peer.v_proj_weight = (x.weight for x in (a.q_proj, a.k_proj, a.v_proj))
+    peer.in_proj_bias.data = torch.cat([a.q_proj.bias, a.k_proj.bias, a.v_proj.bias])
+    peer.out_proj.load_state_dict(a.out_proj.state_dict())
+    x = torch.randn(4, 5, 6)
+    y = pool.norm_k(x)
+    torch.testing.assert_close(pool(x), pool.norm_post(peer(pool.norm_q(pool.query).expand(4, 3, 8), y, y)[0]))
 
 
 def test_map_pool_equals_torch_multihead_attention() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
 from diptych.nn.attention import Attention, attend
+from diptych.nn.block import init_default
 from diptych.nn.embed import resize_position_embed
 from diptych.nn.mlp import MLP, Activation
 from diptych.nn.norm import build_norm
@@ -53,6 +54,26 @@ class MapPool(nn.Module):
     def forward(self, x: Float[Tensor, "b p d"]) -> Float[Tensor, "b d"]:
         pooled = self.attention(self.probe.expand(x.shape[0], 1, -1), context=x)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
+
+
+class AttentionPooler(nn.Module):
+    """As many tokens as there are learned queries, each of which attends to all of x (Lee et al., 2019, section 3.2;
+    CoCa, Yu et al., 2022, section 3.2): norm_post(attention(norm_q(query), norm_k(x))), with a projection each.
+
+    First weights: queries N(0, 1), projections as `init_default` draws them.
+    """
+
+    def __init__(self, queries: int, width: int, context_width: int, heads: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(queries, width))
+        self.norm_q, self.norm_k = build_norm("layer", width, eps), build_norm("layer", context_width, eps)
+        self.attention = Attention(width, heads, context_width=context_width)
+        self.norm_post = build_norm("layer", width, eps)
+        init_default([self])
+
+    def forward(self, x: Float[Tensor, "b p c"]) -> Float[Tensor, "b n d"]:
+        query = self.norm_q(self.query).expand(x.shape[0], -1, -1)
+        return self.norm_post(self.attention(query, context=self.norm_k(x)))
 
 
 class AttentionPool(nn.Module):
