@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diptych.objectives import token_loss as module
-from diptych.objectives.token_loss import token_loss
+from diptych.objectives.token_loss import each_token_loss, token_loss
 from tests.reference.token_loss import dense_token_loss
 
 
@@ -35,3 +35,35 @@ def test_nothing_is_computed_for_what_is_frozen_and_no_tokens_are_no_loss():
     total, _ = token_loss(hidden[:0], weight, None, torch.zeros(0, dtype=torch.int64))
     assert total == 0
     total.backward()
+
+
+@pytest.mark.parametrize("tile", [40, 1 << 20])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_each_token_has_a_gradient_of_its_own(tile, has_bias, monkeypatch):
+    monkeypatch.setattr(module, "TILE", tile)  # three rows at a time, formed twice; or all, whose logits are kept
+    hidden, weight = torch.randn(8, 5, requires_grad=True), torch.randn(13, 5, requires_grad=True)
+    bias = torch.randn(13, requires_grad=True) if has_bias else None
+    targets, scale = torch.randint(13, (8,)), torch.randn(8)
+    inputs = [x for x in (hidden, weight, bias) if x is not None]
+    dense = dense_token_loss(hidden, weight, bias, targets, 0.1, 1e-2, scale)
+    want = torch.autograd.grad(dense, inputs)
+    each, parts = each_token_loss(hidden, weight, bias, targets, 0.1, 1e-2)
+    found = torch.autograd.grad((scale * each).sum(), inputs)
+    # sums in another order: float32 rounds them elsewhere
+    torch.testing.assert_close((scale * each).sum(), dense, atol=1e-5, rtol=1e-5)
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    assert not parts.nll.requires_grad
+    torch.testing.assert_close(parts.top, token_loss(hidden, weight, bias, targets)[1].top)
+
+
+def test_each_token_under_autocast_is_that_of_the_sum():
+    hidden, weight = torch.randn(8, 5, requires_grad=True), torch.randn(13, 5, requires_grad=True)
+    targets = torch.randint(13, (8,))
+    with torch.autocast("cpu", torch.bfloat16):
+        total, _ = token_loss(hidden, weight, None, targets)
+        each, _ = each_token_loss(hidden, weight, None, targets)
+    want, found = (torch.autograd.grad(x, [hidden, weight]) for x in (total, each.sum()))
+    torch.testing.assert_close(each.sum(), total)
+    for a, b in zip(found, want, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)

@@ -4,7 +4,9 @@ Value and gradient are found together, some rows at a time, in float32: as many 
 none is kept for the backward pass.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -62,18 +64,86 @@ def token_loss(
     return with_gradient(total, gradients), found
 
 
+def each_token_loss(
+    hidden: Float[Tensor, "m d"],
+    weight: Float[Tensor, "v d"],
+    bias: Float[Tensor, " v"] | None,
+    targets: Int64[Tensor, " m"],
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> tuple[Float[Tensor, " m"], TokenLoss]:
+    """The summands of `token_loss`, each with its gradient: for losses that weigh tokens by what is known later.
+
+    A gradient that differs from token to token cannot be found before the weights are, so tiles are formed a second
+    time in the backward pass, unless one tile holds all: four products instead of three.
+    """
+    each, nll, log_z, top = _EachToken.apply(hidden, weight, bias, targets, label_smoothing, z_loss)
+    return each, TokenLoss(nll, log_z, top)
+
+
+class _EachToken(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float, z_loss: float
+    ) -> tuple[Tensor, ...]:
+        found = tuple(torch.empty(len(targets), device=hidden.device) for _ in range(4))
+        step = max(1, TILE // len(weight))
+        ctx.settings, ctx.kept = (smoothing, z_loss, step, _precision_around(hidden.device)), None
+        for start in range(0, len(targets), step):
+            rows = slice(start, start + step)
+            tile = _Tile(hidden[rows], weight, bias, targets[rows])
+            for whole, new in zip(found, (tile.value(smoothing, z_loss), tile.nll, tile.log_z, tile.top), strict=True):
+                whole[rows] = new
+            ctx.kept = tile.logits if len(targets) <= step and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.mark_non_differentiable(*found[1:])
+        return found
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_each: Tensor, *others: Tensor) -> Any:
+        hidden, weight, bias, targets = ctx.saved_tensors
+        smoothing, z_loss, step, precision = ctx.settings
+        inputs = [hidden, weight, *([] if bias is None else [bias])]
+        grads = [
+            torch.zeros(x.shape, dtype=torch.float32, device=x.device) if wanted else None
+            for x, wanted in zip(inputs, ctx.needs_input_grad, strict=False)
+        ]
+        with precision():
+            for start in range(0, len(targets), step):
+                rows = slice(start, start + step)
+                tile = _Tile(hidden[rows], weight, bias, targets[rows], ctx.kept)
+                _add_gradients(grads, rows, tile, tile.gradient(smoothing, z_loss).mul_(by_each[rows, None]))
+        ctx.kept = None
+        cast = [None if g is None else g.to(x.dtype) for x, g in zip(inputs, grads, strict=True)]
+        return (*cast, *([None] if bias is None else []), None, None, None)
+
+
+def _precision_around(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """What brings back, in a backward pass, the autocast that is around now."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext
+    on, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype, enabled=on)
+
+
 class _Tile:
     """Some rows' logits and what follows from them. Products run in the precision around, sums in float32."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> None:
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, logits: Tensor | None = None
+    ) -> None:
         self.hidden, self.weight, self.targets = hidden, weight, targets
-        self.logits = torch.nn.functional.linear(hidden, weight.to(hidden.dtype)).float()
-        if bias is not None:
-            self.logits += bias.float()
+        self.logits = self._logits(bias) if logits is None else logits
         self.log_z = self.logits.logsumexp(1)
         chosen = self.logits.gather(1, targets[:, None])[:, 0]
         self.nll = self.log_z - chosen
         self.top = (chosen >= self.logits.amax(1)).float()
+
+    def _logits(self, bias: Tensor | None) -> Tensor:
+        logits = torch.nn.functional.linear(self.hidden, self.weight.to(self.hidden.dtype)).float()
+        return logits if bias is None else logits + bias.float()
 
     def value(self, smoothing: float, z_loss: float) -> Tensor:
         even = self.log_z - self.logits.mean(1)
