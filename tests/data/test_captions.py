@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
@@ -12,7 +13,7 @@ from diptych.data.dataset import Split
 from diptych.data.decode import encode_png
 from diptych.data.samples import choose, sample_keys
 from diptych.data.shards import ShardWriter
-from tests.data import tiny_split
+from tests.data import tiny_pages, tiny_split
 
 
 def test_what_is_drawn_is_said(tmp_path: Path) -> None:
@@ -41,3 +42,17 @@ def test_text_id_is_a_signed_hash_of_the_ids() -> None:
     ids = [text_id(tokenizer.encode(f"picture number {i}")) for i in range(40)]
     assert len(set(ids)) == 40
     assert min(ids) < 0 < max(ids) < 2**63
+
+
+def test_what_bears_loss_is_part_of_the_hash(tmp_path: Path) -> None:
+    words = ("number 1", "number 2")
+    asked = Record("a", (tiny_pages.question(words[0]), tiny_pages.text(words[1])))
+    read = Record("b", (tiny_pages.text(words[0]), tiny_pages.text(words[1])))
+    captions = LiveCaptions(tiny_pages.opened(tmp_path, (asked, read)), tiny_split.tokenizer(), "draw")
+    texts = captions.texts(np.array([0, 1]), np.array([0, 0]))
+    assert torch.equal(texts.tokens[0], texts.tokens[1])
+    assert texts.ids[0] != texts.ids[1]
+    assert texts.loss_mask is not None
+    assert texts.loss_mask[1].tolist() == [i > 0 for i in range(int(texts.lengths[1]))]
+    assert texts.loss_mask[0].sum() < texts.loss_mask[1].sum()
+    assert texts.places == [(), ()]

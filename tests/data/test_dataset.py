@@ -15,6 +15,7 @@ from diptych.data.dataset import Dataset, Split
 from diptych.data.pack import PackConfig, pack
 from diptych.data.shard_index import index_path
 from diptych.data.sources.source import FromRecords
+from tests.data import tiny_pages
 from tests.data.pictures import png
 
 RECORDS = [
@@ -147,3 +148,17 @@ def test_a_damaged_description_is_named(folder: Path, tmp_path: Path, change) ->
     (tmp_path / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(DataError, match=r"dataset.json must be what diptych wrote"):
         Dataset.open(tmp_path)
+
+
+def test_records_of_any_number_of_images(tmp_path: Path) -> None:
+    split = tiny_pages.opened(tmp_path)
+    records = tiny_pages.RECORDS
+    images = [[s.data for s in r.segments if s.modality == "image"] for r in records]
+    assert split.image_counts().tolist() == [len(found) for found in images]
+    for i, found in enumerate(images):
+        assert split.images_of(i) == max(1, len(found))
+        assert [split.image_bytes(i, number) for number in range(len(found))] == found
+        assert len(split.pieces(i).images) == len(found)
+    with pytest.raises(DataError, match="must hold an image of number 3; it holds none"):
+        split.image_bytes(4, 3)
+    assert split.parts == ((1.0, 0, len(records)),)

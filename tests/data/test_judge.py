@@ -7,8 +7,9 @@ from PIL import Image
 
 from diptych.core.record import Record, Segment
 from diptych.data.decode import decode_image, probe
-from diptych.data.judge import Kept, Limits, clean_text, judge
+from diptych.data.judge import Kept, Limits, clean_text, clean_texts, judge
 from diptych.data.sources.source import Reject
+from tests.data import tiny_pages
 from tests.data.pictures import BROKEN, animated, encode, jpg, pixels, png
 
 
@@ -91,6 +92,30 @@ def test_captions_are_cleaned_and_no_more() -> None:
     assert got is not None
     assert got.texts == ("A  Dog", "caf\u00e9")
     assert got.weights == (4, 2)
+
+
+def test_texts_that_are_drawn_together_stay_in_step() -> None:
+    questions = Segment("text", ("Q1", " Q2", "Q1", "Q3", "Q1 "), "txt", "question", loss=False)
+    answers = Segment("text", ("A", "A", "B", "", "A"), "txt", "answer", weights=(1.0, 2.0, 3.0, 4.0, 5.0))
+    other = Segment("text", ("x", "x"), "txt", "caption")
+    got = clean_texts((questions, answers, other))
+    assert [s.texts for s in got] == [("Q1", "Q2", "Q1"), ("A", "A", "B"), ("x",)]
+    assert got[1].weights == (6, 2, 3)
+    assert got[0].role == "question"
+    empty = Segment("text", ("", ""), "txt", "answer")
+    assert clean_texts((Segment("text", ("a", "b"), "txt", "question"), empty)) == []
+
+
+def test_texts_alone_and_pages_are_kept() -> None:
+    for record in tiny_pages.RECORDS:
+        got = judge(record, Limits())
+        assert isinstance(got, Kept)
+        assert got.record == record
+        assert len(got.sizes) == sum(s.modality == "image" for s in record.segments)
+    broken = Record("k", (*tiny_pages.page(1).segments, Segment("image", b"junk", "png", "image")))
+    got = judge(broken, Limits())
+    assert isinstance(got, Reject)
+    assert got.reason == "not_an_image"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -11,11 +13,16 @@ from diptych.core.batch import Batch
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError, DataError, TrainingError
 from diptych.core.image_format import ImageFormat
+from diptych.data.album import content_id
 from diptych.data.augment import AugmentConfig
+from diptych.data.curriculum import CurriculumConfig
 from diptych.data.dataset import Split
+from diptych.data.decode import decode_image, resize_image
+from diptych.data.features import FeatureTable
 from diptych.data.loader import Loader, LoaderConfig
+from diptych.data.mixture import Mixture, Part
 from diptych.data.tokenize import Tokenizer
-from tests.data import tiny_split
+from tests.data import tiny_pages, tiny_split
 
 FORMAT = ImageFormat(resolution=8, resize="squash")
 AUGMENT = AugmentConfig(rotate=20, saturation=0.3, blur=0.5)
@@ -245,4 +252,201 @@ def test_scaled_decoding_is_close_and_never_cached(tmp_path: Path, tokenizer: To
 
 def test_config_survives_the_disk() -> None:
     config = LoaderConfig(path="x", augment=AugmentConfig(zoom=(0.8, 1.2)))
+    assert from_json(to_json(config)) == config
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return tiny_pages.opened(tmp_path_factory.mktemp("pages"))
+
+
+EVERY = (*FIELDS, "image_record", "image_position", "loss_mask")
+
+
+def same(a: list[Batch], b: list[Batch], fields: tuple[str, ...] = EVERY) -> bool:
+    """Whether all tensors are the same, those that are not there included."""
+    pairs = [(getattr(x, f), getattr(y, f)) for x, y in zip(a, b, strict=True) for f in fields]
+    return all(u is v is None or (u is not None and v is not None and torch.equal(u, v)) for u, v in pairs)
+
+
+def by_sample(batches: list[Batch]) -> dict[int, tuple[object, ...]]:
+    """Each sample's content by its n, with its loss and its images and their places."""
+    found = {}
+    for b in batches:
+        assert b.sample_ids is not None and b.lengths is not None and b.tokens is not None  # noqa: PT018
+        assert b.images is not None and b.image_record is not None and b.image_ids is not None  # noqa: PT018
+        for i, n in enumerate(b.sample_ids.tolist()):
+            mine = b.image_record == i
+            length = int(b.lengths[i])
+            bears = torch.arange(length) > 0 if b.loss_mask is None else b.loss_mask[i, :length]
+            position = torch.zeros(int(mine.sum())) if b.image_position is None else b.image_position[mine]
+            tensors = (b.tokens[i, :length], bears, b.images[mine], b.image_ids[mine])
+            found[n] = (*(t.numpy().tobytes() for t in tensors), position.tolist())
+    return found
+
+
+def test_pages_and_conversations_are_the_same_for_any_workers_ranks_and_restarts(
+    pages: Split, tokenizer: Tokenizer
+) -> None:
+    live = list(loader(pages, tokenizer, tokens="live", cache="none").batches(0, 40))
+    assert any(b.loss_mask is not None for b in live)
+    assert any(b.image_position is not None for b in live)
+    assert sum(b.truncated for b in live) > 0
+    for settings in ({}, {"cache": "pixels"}, {"workers": 2}, {"workers": 1, "tokens": "live"}):
+        assert same(live, list(loader(pages, tokenizer, **settings).batches(0, 40)))  # type: ignore[arg-type]
+    whole = by_sample(live)
+    parts = [by_sample(list(loader(pages, tokenizer, r, 2).batches(0, 40))) for r in range(2)]
+    assert {**parts[0], **parts[1]} == whole
+    assert by_sample(list(loader(pages, tokenizer).batches(13, 40))) == {n: x for n, x in whole.items() if n >= 13}
+
+
+def test_what_a_batch_of_pages_holds(pages: Split, tokenizer: Tokenizer) -> None:
+    plain = AugmentConfig(crop_scale=None)
+    long = tokenizer.with_context_length(64)
+    batch = next(loader(pages, long, augment=plain, max_images=4).batches(0, 8))
+    assert batch.meta is not None and batch.image_record is not None and batch.image_position is not None  # noqa: PT018
+    assert batch.images is not None and batch.image_ids is not None and batch.lengths is not None  # noqa: PT018
+    records = [pages.record(r) for r in batch.meta["records"]]
+    counts = [min(4, sum(s.modality == "image" for s in r.segments)) for r in records]
+    assert torch.bincount(batch.image_record, minlength=8).tolist() == counts
+    assert (batch.image_record.diff() >= 0).all()
+    data = [
+        d
+        for r, c in zip(records, counts, strict=True)
+        for d in [s.data for s in r.segments if s.modality == "image"][:c]
+    ]
+    assert batch.image_ids.tolist() == [content_id(d) for d in data]
+    expected = torch.stack([resize_image(decode_image(d), FORMAT) for d in data])
+    assert torch.equal(batch.images, expected)
+    for record, position in zip(batch.image_record.tolist(), batch.image_position.tolist(), strict=True):
+        assert 0 <= position <= batch.lengths[record]
+    assert batch.loss_mask is not None
+    assert not batch.loss_mask[:, 0].any()
+
+
+def test_pairs_among_them_are_batches_as_ever(split: Split, tokenizer: Tokenizer) -> None:
+    for batch in loader(split, tokenizer).batches(0, 24):
+        assert (batch.loss_mask, batch.image_position) == (None, None)
+        assert batch.image_record is not None
+        assert batch.image_record.tolist() == list(range(8))
+
+
+def test_one_image_each_where_pairs_are_wanted(pages: Split, tokenizer: Tokenizer) -> None:
+    made = loader(pages, tokenizer, max_bad=1.0)
+    made.one_image()
+    batches = list(made.batches(0, 40))
+    for b in batches:
+        assert b.image_record is not None
+        assert b.image_record.tolist() == list(range(8))
+        assert b.images is not None
+        assert len(b.images) == 8
+    assert list(made.quarantine) == [pages.key(6)]
+    assert "a pair must have an image" in made.quarantine[pages.key(6)]
+
+
+def test_what_no_one_reads_is_not_read(pages: Split, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(loader(pages, tokenizer).batches(0, 24))
+    texts_only = Loader(pages, tokenizer, None, LoaderConfig(workers=0, augment=AUGMENT), seed=3, global_batch=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Split, "image_bytes", lambda *_: pytest.fail("an image was read"))
+        found = list(texts_only.batches(0, 24))
+    assert all(b.images is b.image_record is b.image_ids is b.image_position is None for b in found)
+    assert same(found, whole, ("tokens", "lengths", "loss_mask", "text_ids", "sample_ids"))
+    assert found[0].slice(2, 5).size == 3
+    images_only = Loader(pages, None, FORMAT, LoaderConfig(workers=0, max_bad=1.0), seed=3, global_batch=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "bare", lambda *_: pytest.fail("a text was tokenised"))
+        found = list(images_only.batches(0, 24))
+    assert all(b.tokens is b.lengths is b.text_ids is None and b.images is not None for b in found)
+    assert all(b.image_position is not None for b in found if len(b.images) != 8)  # type: ignore[arg-type]
+    assert list(images_only.quarantine) == [pages.key(6)], "a text alone has nothing to show"
+
+
+def test_records_without_any_image_train_a_language_model(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    split = tiny_pages.opened(tmp_path, tuple(tiny_pages.alone(i) for i in range(12)))
+    made = Loader(split, tokenizer, None, LoaderConfig(workers=0), seed=3, global_batch=4)
+    assert [b.size for b in made.batches(0, 24)] == [4] * 6
+    assert made.quarantine == {}
+    both = list(Loader(split, tokenizer, FORMAT, LoaderConfig(workers=0), seed=3, global_batch=4).batches(0, 4))
+    assert both[0].images is not None
+    assert both[0].images.shape == (0, 3, 8, 8)
+
+
+def test_blind_batches_differ_in_their_images_alone(pages: Split, tokenizer: Tokenizer) -> None:
+    sees = list(loader(pages, tokenizer).batches(0, 24))
+    blind = list(loader(pages, tokenizer, blind=True).batches(0, 24))
+    assert same(sees, blind, tuple(f for f in EVERY if f != "images"))
+    for a, b in zip(sees, blind, strict=True):
+        assert a.images is not None
+        assert b.images is not None
+        assert a.images.shape == b.images.shape
+        assert b.images.flatten(2).unique(dim=2).shape == (len(b.images), 3, 1)
+    normal = (blind[0].images.double() / 255 - torch.tensor(FORMAT.mean).view(3, 1, 1)) / torch.tensor(  # type: ignore[union-attr]
+        FORMAT.std
+    ).view(3, 1, 1)
+    assert normal.abs().max() < 0.01, "grey is nothing to a model"
+
+
+class NumberTable(FeatureTable):
+    """A table whose vectors are the numbers of the records."""
+
+    def __init__(self) -> None:
+        self.bad, self.kind, self.copies = {}, "image", 1
+
+    def gather(self, records: object, which: object) -> torch.Tensor:
+        return torch.as_tensor(records).float()[:, None]
+
+
+def test_tables_of_vectors_stand_for_one_image_a_record(pages: Split, tokenizer: Tokenizer) -> None:
+    table = {"image": NumberTable()}
+    config = LoaderConfig(workers=0)
+    with pytest.raises(ConfigError, match=r"data.max_images must be 1 .* got 5 for records of up to 5 images"):
+        Loader(pages, tokenizer, FORMAT, config, features=table)
+    with pytest.raises(ConfigError, match=r"data\.blind must be off"):
+        Loader(pages, tokenizer, FORMAT, config.replace(blind=True), features=table)
+    made = Loader(pages, tokenizer, FORMAT, config.replace(max_images=1), 3, 8, features=table)
+    found = [b for b in made.batches(0, 24) if b.image_position is not None]
+    assert found
+    for b in found:
+        assert b.meta is not None and b.lengths is not None and b.cached is not None  # noqa: PT018
+        assert b.cached["image"].flatten().tolist() == b.meta["records"]
+        part = b.slice(2, 6)
+        assert torch.equal(part.image_position, b.image_position[2:6])  # type: ignore[arg-type, index]
+        assert part.image_record is not None
+        assert part.image_record.tolist() == [0, 1, 2, 3]
+        for record, at, length in zip(b.meta["records"], b.image_position.tolist(), b.lengths.tolist(), strict=True):  # type: ignore[union-attr]
+            places = pages.pieces(record).images
+            assert (at == 0) == (places[:1] == (0,))
+            assert at == length or places
+
+
+def test_a_mixture_and_a_curriculum_change_the_order_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    a = tiny_split.opened(tmp_path / "a" / "train", 22)
+    b = tiny_pages.opened(tmp_path / "b" / "train")
+    mixed = Mixture("train", [("a", 0.75, a), ("b", 0.25, b)])
+    scores = {"uid": [mixed.uid(i) for i in range(len(mixed))], "ease": list(range(len(mixed)))}
+    pq.write_table(pa.table(scores), tmp_path / "ease.parquet")
+    curriculum = CurriculumConfig(scores=str(tmp_path / "ease.parquet"), column="ease", schedule=((0, 0.2), (0.5, 1)))
+    for settings in ({}, {"curriculum": curriculum}):
+        whole = list(loader(mixed, tokenizer, tokens="live", **settings).batches(0, 80))
+        for other in ({"workers": 2}, {"tokens": "cached"}):
+            assert same(whole, list(loader(mixed, tokenizer, **settings, **other).batches(0, 80)))  # type: ignore[arg-type]
+        rest = list(loader(mixed, tokenizer, **settings).batches(40, 80, total_samples=80))
+        assert same(whole[5:], rest)
+        parts = [by_sample(list(loader(mixed, tokenizer, r, 2, **settings).batches(0, 80))) for r in range(2)]  # type: ignore[arg-type]
+        assert {**parts[0], **parts[1]} == by_sample(whole)
+        early = {r for x in whole[:1] if x.meta for r in x.meta["records"]}
+        easy = {*range(5), *range(22, 24)}
+        assert (early <= easy) == bool(settings)
+        if not settings:
+            records = [r for x in loader(mixed, tokenizer).batches(0, 800) if x.meta for r in x.meta["records"]]
+            assert sum(r < 22 for r in records) == pytest.approx(600, abs=45)
+
+
+def test_paths_to_pack() -> None:
+    parts = (Part(path="a", weight=2.0), Part(path="b", split="val"))
+    assert LoaderConfig(path="x").paths == ("x",)
+    assert LoaderConfig(path="x", mixture=parts).paths == ("x", "a", "b")
+    config = LoaderConfig(mixture=parts, curriculum=CurriculumConfig(column="width"))
+    assert config.paths == ("a", "a", "b")
     assert from_json(to_json(config)) == config

@@ -18,6 +18,8 @@ from diptych.data.dataset import Dataset
 from diptych.data.decode import decode_image
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import FromRecords, Reject, open_source
+from diptych.data.summary import summarise
+from tests.data import tiny_pages
 from tests.data.pictures import BROKEN, animated, encode, jpg, pixels, png
 
 QUICK = PackConfig(jobs=1, vocab_size=300, val=0.0)
@@ -144,6 +146,8 @@ def test_the_tables_tell_everything(tmp_path: Path) -> None:
         "captions": ["caption 1"],
         "bytes": len(png(1)),
         "image_id": split.image_id(1),
+        "images": 1,
+        "further_texts": [],
     }
     bad = rejected(out)
     assert bad[0] == {
@@ -237,6 +241,31 @@ def test_the_tokenizer_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     pack(FromRecords(lambda: records), tmp_path / "d", QUICK.replace(tokenizer_captions=4))
     assert heard == ["c2", "c5", "c8", "c11"]  # train only, evenly spread
+
+
+def test_records_of_any_number_of_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    train = module.Tokenizer.train
+
+    def listen(captions: Iterator[str], *rest: int) -> object:
+        heard.extend(captions)
+        return train(heard, *rest)
+
+    monkeypatch.setattr(module.Tokenizer, "train", listen)
+    pack(FromRecords(lambda: tiny_pages.RECORDS), tmp_path / "o", QUICK)
+    assert sorted(heard) == sorted(
+        t for r in tiny_pages.RECORDS for s in r.segments if s.modality == "text" for t in s.texts
+    )
+    rows = {r["key"]: r for r in pq.read_table(tmp_path / "o" / "records.parquet").to_pylist()}
+    assert rows["talk3"]["captions"] == ["look at"]
+    assert rows["talk3"]["further_texts"] == ["what is it", "number 7", "and its number", "seven"]
+    assert {k: r["images"] for k, r in rows.items()} == {
+        r.key: sum(s.modality == "image" for s in r.segments) for r in tiny_pages.RECORDS
+    }
+    assert (rows["alone6"]["width"], rows["alone6"]["format"]) == (0, "")
+    split = Dataset.open(tmp_path / "o").splits["train"]
+    assert [split.record(i) for i in range(len(split))] == list(tiny_pages.RECORDS)
+    assert summarise(Dataset.open(tmp_path / "o"))["kept"] == len(tiny_pages.RECORDS)
 
 
 def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:

@@ -1,10 +1,19 @@
 """Records as files and back, ours and other people's."""
 
+import json
+
 import pytest
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record, Segment
-from diptych.data.record_files import files_of_record, is_read, member_key, record_from_files, split_name
+from diptych.data.record_files import (
+    files_of_record,
+    is_read,
+    member_key,
+    record_from_files,
+    sidecar_pieces,
+    split_name,
+)
 from tests.data.pictures import png
 
 MIXED = Record(
@@ -106,3 +115,22 @@ def test_damaged_json_is_named(side: bytes) -> None:
 def test_only_stored_formats_are_written() -> None:
     with pytest.raises(DataError, match="Convert it first"):
         list(files_of_record(Record.pair("k", b"x", "gif", ("one",)), "k"))
+
+
+def test_pieces_tell_what_a_record_says_and_where_its_images_stand() -> None:
+    files = {suffix: data for suffix, data, _ in files_of_record(MIXED, "page_1")}
+    side = json.loads(files["json"])
+    pieces = sidecar_pieces(side, files["txt"].decode(), "t#page_1")
+    assert pieces.images == (1, 1)
+    assert [(w.texts, w.weights, w.role, w.loss) for w in pieces.texts] == [
+        (("what?",), None, "question", False),
+        (("that", "this"), (0.25, 0.75), "answer", True),
+    ]
+    assert (pieces.alternatives, pieces.weights) == (2, (0.25, 0.75))
+    pair = {s: d for s, d, _ in files_of_record(Record.pair("a", b"x", "jpg", ("one", "two"), (0.5, 0.5)), "a")}
+    pieces = sidecar_pieces(json.loads(pair["json"]), "one", "t#a")
+    assert (pieces.images, pieces.alternatives, pieces.texts[0].loss) == ((0,), 2, True)
+    assert sidecar_pieces({"width": 3}, "a foreign caption", "t#a").texts[0].texts == ("a foreign caption",)
+    assert sidecar_pieces({}, None, "t#a") == ((), (0,))
+    with pytest.raises(DataError, match=r"t#a.json must list segments"):
+        sidecar_pieces({"segments": [{"texts": ["x"]}]}, None, "t#a")

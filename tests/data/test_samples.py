@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.core.errors import DataError, ShardError
 from diptych.core.seeds import fold
-from diptych.data.samples import SampleReader, caption_draws, choose, place, places, sample_keys
+from diptych.data.samples import SampleReader, Shuffled, caption_draws, choose, place, sample_keys
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,7 +35,10 @@ def test_alternatives_are_drawn_by_their_weights(weights: tuple[float, ...] | No
 @settings(max_examples=40, deadline=None)
 @given(size=st.integers(1, 300), seed=st.integers(0, 2**31), low=st.integers(0, 700), count=st.integers(0, 400))
 def test_many_places_and_keys_equal_one_by_one(size: int, seed: int, low: int, count: int) -> None:
-    assert places(low, low + count, size, seed).tolist() == [place(n, size, seed) for n in range(low, low + count)]
+    numbers = np.arange(low, low + count)
+    for further in (0, 3):
+        expected = [place(n, size, seed, further) for n in range(low, low + count)]
+        assert Shuffled(size, seed).places(numbers, numbers, further).tolist() == expected
     assert sample_keys(low, low + 3, seed) == [fold(seed, "augment", n) for n in range(low, low + 3)]
 
 

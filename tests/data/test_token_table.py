@@ -17,7 +17,7 @@ from diptych.data.samples import sample_keys
 from diptych.data.shards import ShardWriter
 from diptych.data.token_table import CachedCaptions, TokenTable, token_table
 from diptych.data.tokenize import Tokenizer
-from tests.data import tiny_split
+from tests.data import tiny_pages, tiny_split
 
 CAPTIONS: list[tuple[tuple[str, ...], tuple[float, ...] | None]] = [
     (("picture number 1",), None),
@@ -43,7 +43,10 @@ def tokenizer() -> Tokenizer:
 
 
 def equal(a: Texts, b: Texts) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True)) and a.truncated == b.truncated
+    masks = (a.loss_mask, b.loss_mask)
+    alike = masks == (None, None) or (None not in masks and torch.equal(*masks))  # type: ignore[arg-type]
+    tensors = all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
+    return tensors and alike and (a.truncated, a.places) == (b.truncated, b.places)
 
 
 @pytest.mark.parametrize("pad_to", ["longest", "context"])
@@ -64,6 +67,41 @@ def test_equal_to_the_live_path(tmp_path: Path, tokenizer: Tokenizer, pad_to: st
         found, expected = cached.texts(records, which), live.texts(records, which)
         assert equal(found, expected)
         assert how == "first" or expected.truncated > 0
+
+
+ONE_OF_EACH = range(len(tiny_pages.RECORDS))
+
+
+@pytest.mark.parametrize("pad_to", ["longest", "context"])
+@pytest.mark.parametrize("chunk", [1, 3, 4096])
+def test_records_of_several_segments_equal_the_live_path(
+    tmp_path: Path, tokenizer: Tokenizer, pad_to: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    split = tiny_pages.opened(tmp_path)
+    tokenizer = tokenizer.replaced(pad_to=pad_to)
+    table = token_table(split, tokenizer)
+    assert table is not None
+    live, cached = LiveCaptions(split, tokenizer, "draw"), CachedCaptions(table, split, tokenizer, "draw")
+    for r in ONE_OF_EACH:
+        assert live.images(r) == cached.images(r) == sum(s.modality == "image" for s in split.record(r).segments)
+    groups = [[r] * 12 for r in ONE_OF_EACH] + [[0, 7] * 4, [4, 0], [1, 7], [6, 0], [5, 3], [*ONE_OF_EACH] * 5]
+    for records in map(np.array, groups):
+        keys = sample_keys(0, len(records), 7)
+        which = live.choose(records, keys)
+        assert np.array_equal(which, cached.choose(records, keys))
+        found, expected = cached.texts(records, which), live.texts(records, which)
+        assert equal(found, expected)
+        pairs = set(records.tolist()) <= {0, 7}
+        assert (expected.places is None) == (pairs or set(records.tolist()) <= {0, 1, 2, 7})
+        assert not pairs or expected.loss_mask is None
+
+
+def test_a_table_of_pairs_holds_nothing_more(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    table = token_table(tiny_pages.opened(tmp_path, tuple(map(tiny_pages.pair, range(3)))), tokenizer)
+    assert table is not None
+    sizes = {p.stem: p.stat().st_size for p in table.folder.glob("*.bin")}
+    assert {name for name, size in sizes.items() if size == 0} == {"silent", "more", "place_of", "places"}
 
 
 def test_records_that_say_nothing_are_refused_alike(tmp_path: Path, tokenizer: Tokenizer) -> None:

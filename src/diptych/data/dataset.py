@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from diptych.core.errors import DataError, ShardError
 from diptych.core.progress import say
 from diptych.core.record import Record
-from diptych.data.record_files import sidecar_texts
+from diptych.data.record_files import Pieces, sidecar_pieces, sidecar_texts
 from diptych.data.shard_index import Index, index_path
 from diptych.data.shards import ShardReader, index_tar
 from diptych.data.tokenize import Tokenizer
@@ -26,17 +26,21 @@ class Split:
     """The records of one split in their packed order. Holds numpy arrays only, so that forked workers share them."""
 
     def __init__(self, name: str, tars: list[Path], sizes: list[int] | None = None) -> None:
-        self.name = name
-        self._readers = [ShardReader(tar) for tar in tars]
-        counts = [len(r) for r in self._readers]
+        counts = self._hold(name, [ShardReader(tar) for tar in tars])
         if sizes is not None and counts != sizes:
             wrong = next(i for i, (a, b) in enumerate(zip(counts, sizes, strict=True)) if a != b)
             raise ShardError(
                 f"{tars[wrong]} must hold {sizes[wrong]:,} records, as dataset.json says; got {counts[wrong]:,}. "
                 "Its index belongs to another tar: pack the dataset again."
             )
+
+    def _hold(self, name: str, readers: list[ShardReader]) -> list[int]:
+        """Be the records of those readers; how many each has."""
+        self.name, self._readers = name, readers
+        counts = [len(r) for r in readers]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self._open: OrderedDict[int, None] = OrderedDict()
+        return counts
 
     @classmethod
     def from_tars(cls, name: str, tars: list[str | os.PathLike[str]]) -> "Split":
@@ -113,18 +117,39 @@ class Split:
         captions, weights, _ = sidecar_texts(*reader.sidecar(row))
         return captions, weights
 
+    def pieces(self, i: int) -> Pieces:
+        """What record i says and where its images stand in it; the images are not touched."""
+        reader, row = self._reader(i)
+        return sidecar_pieces(*reader.sidecar(row), f"{reader.path}#{reader.index.key(row)}")
+
     def meta(self, i: int) -> dict[str, Any]:
         """Whatever else the source knew about record i."""
         reader, row = self._reader(i)
         return sidecar_texts(*reader.sidecar(row))[2]
 
-    def image_bytes(self, i: int) -> bytes:
-        """The encoded bytes of record i's image. Raises DataError if it has none."""
+    def image_bytes(self, i: int, number: int = 0) -> bytes:
+        """The encoded bytes of record i's image (of several, the one of that number). Raises DataError if it has
+        none."""
         reader, row = self._reader(i)
-        found = reader.image(row)
+        found = reader.image(row, number)
         if found is None:
-            raise DataError(f"record {i} of {self.name} ({self.key(i)}) must hold an image; it holds none.")
+            which = "an image" if number == 0 else f"an image of number {number}"
+            raise DataError(f"record {i} of {self.name} ({self.key(i)}) must hold {which}; it holds none.")
         return found[1]
+
+    def images_of(self, i: int) -> int:
+        """How many images record i holds; 1 for one that should hold an image and does not."""
+        reader, row = self._reader(i, touch=False)
+        return 1 if reader.image_member(row, 1) is None else len(self.pieces(i).images)
+
+    def image_counts(self) -> Int64[np.ndarray, " n"]:
+        """How many images lie in the shards for each record."""
+        return np.concatenate([r.image_counts() for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+
+    @property
+    def parts(self) -> "tuple[tuple[float, int, int], ...]":
+        """(weight, first record, end) of the datasets that this is mixed of: one, unless it is a mixture."""
+        return ((1.0, 0, len(self)),)
 
     def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -63,18 +64,16 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
     size = sum(len(s.payload) for s in record.segments if isinstance(s.payload, bytes))
     try:
         segments, sizes, notes = list[Segment](), list[tuple[int, int]](), list[str]()
-        for segment in record.segments:
+        for segment in clean_texts(record.segments):
             if segment.modality == "image":
                 stored, wide_high, done = _judge_image(segment, limits)
                 sizes.append(wide_high)
                 notes += done
                 segments.append(stored)
-            elif segment.modality == "text":
-                cleaned = clean_text(segment)
-                if cleaned is not None:
-                    segments.append(cleaned)
-            else:
+            elif segment.modality != "text":
                 _judge_clip(segment, limits)
+                segments.append(segment)
+            else:
                 segments.append(segment)
         if not images_only and not any(s.modality == "text" for s in segments):
             raise _Refused(
@@ -97,6 +96,40 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
     return Kept(kept, kept.uid, tuple(sizes), tuple(dict.fromkeys(notes)))
 
 
+def clean_texts(segments: tuple[Segment, ...]) -> list[Segment]:
+    """The segments with clean texts, without texts of which nothing remains.
+
+    Texts with equally many alternatives stay in step, the i-th of one with the i-th of the other: what is empty in one
+    of them goes from all, and what is repeated counts as repeated only where it is so in all.
+    """
+    counts = Counter(len(s.texts) for s in segments if s.modality == "text" and len(s.texts) > 1)
+    cleaned = list[Segment]()
+    for segment in segments:
+        if segment.modality != "text":
+            cleaned.append(segment)
+        elif counts[len(segment.texts)] > 1:
+            rows = _rows_in_step([s for s in segments if s.modality == "text" and len(s.texts) == len(segment.texts)])
+            if rows:
+                texts, weights = tuple(_clean(segment.texts[r[0]]) for r in rows), segment.weights
+                summed = None if weights is None else tuple(sum(weights[i] for i in r) for r in rows)
+                cleaned.append(replace(segment, payload=texts, weights=summed))
+        elif (text := clean_text(segment)) is not None:
+            cleaned.append(text)
+    return cleaned
+
+
+def _rows_in_step(segments: list[Segment]) -> list[list[int]]:
+    """The alternatives that stay, each with the numbers of those that say the same in all of `segments`."""
+    for segment in segments:
+        clean_text(segment)  # refuses weights and texts that cannot be
+    rows: dict[tuple[str, ...], list[int]] = {}
+    for number, texts in enumerate(zip(*(s.texts for s in segments), strict=True)):
+        row = tuple(map(_clean, texts))
+        if all(row):
+            rows.setdefault(row, []).append(number)
+    return list(rows.values())
+
+
 def clean_text(segment: Segment) -> Segment | None:
     """A text segment with its alternatives in NFC, stripped, without empty or repeated ones (weights are added up);
     None if nothing remains. Words, case and inner spaces are the user's own."""
@@ -107,14 +140,7 @@ def clean_text(segment: Segment) -> Segment | None:
         )
     weights: dict[str, float] = {}
     for text, weight in zip(segment.texts, given, strict=True):
-        clean = unicodedata.normalize("NFC", text.replace("\0", "")).strip()
-        try:
-            clean.encode()
-        except UnicodeEncodeError:
-            raise _Refused(
-                "bad_text", f"a caption must be valid Unicode; got {clean[:40]!r}. Name the file's encoding."
-            ) from None
-        if clean:
+        if clean := _clean(text):
             weights[clean] = weights.get(clean, 0.0) + weight
     if not weights:
         return None
@@ -123,6 +149,17 @@ def clean_text(segment: Segment) -> Segment | None:
     return replace(
         segment, payload=tuple(weights), weights=None if segment.weights is None else tuple(weights.values())
     )
+
+
+def _clean(text: str) -> str:
+    clean = unicodedata.normalize("NFC", text.replace("\0", "")).strip()
+    try:
+        clean.encode()
+    except UnicodeEncodeError:
+        raise _Refused(
+            "bad_text", f"a caption must be valid Unicode; got {clean[:40]!r}. Name the file's encoding."
+        ) from None
+    return clean
 
 
 def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, int], list[str]]:

@@ -21,9 +21,11 @@ from diptych.core.progress import say
 from diptych.data.augment import AugmentConfig
 from diptych.data.captions import Captions, LiveCaptions
 from diptych.data.collate import BatchMaker
+from diptych.data.curriculum import CurriculumConfig, order_of
 from diptych.data.dataset import Split
 from diptych.data.decode import decode_image
 from diptych.data.features import FeatureTable
+from diptych.data.mixture import Part
 from diptych.data.patches import PatchShare
 from diptych.data.pixels import Pixels, check_budget, pixel_megabytes
 from diptych.data.samples import CaptionChoice
@@ -52,6 +54,12 @@ class LoaderConfig(Config):
     tokens     "cached": all captions are tokenised once, into a table beside the data (or in the cache folder), if an
                epoch or more is to come; "live": those of each batch anew. Batches are the same
     captions   "draw" one of a record's captions by their weights, or always take the "first"
+    max_images how many images of a record are read, the first ones (interleaved pages hold many)
+    blind      every image is replaced by one of the format's mean colour, once it has been read: what a model then
+               says, it has from the words alone
+    mixture    datasets that samples come from by weight; `path` is then the run's own for tokenizer and held-out
+               records, the first part's where it is empty
+    curriculum an order by a score, easy records first
     max_bad    share of records that may prove unreadable during the run before it is stopped
     timeout_s  how long a worker may take for a batch
     """
@@ -65,14 +73,25 @@ class LoaderConfig(Config):
     decode: Literal["full", "scaled"] = "full"
     tokens: Literal["cached", "live"] = "cached"
     captions: CaptionChoice = "draw"
+    max_images: int = Field(default=5, ge=1)
+    blind: bool = False
+    mixture: tuple[Part, ...] = ()
+    curriculum: CurriculumConfig | None = None
     augment: AugmentConfig = AugmentConfig()
     max_bad: float = Field(default=0.01, ge=0, le=1)
     timeout_s: float = Field(default=600.0, gt=0)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What must be packed: the run's own dataset, then each part of the mixture (`mixture.open_datasets`)."""
+        parts = tuple(part.path for part in self.mixture)
+        return (self.path or (parts[0] if parts else ""), *parts)
 
 
 class Loader:
     """This rank's batches of a split. `quarantine` names the records that could not be read, with the reason.
 
+    Without an `image_format` no image is read, without a `tokenizer` no text: what no one reads need not be there.
     `features` are tables of vectors by their name in `Batch.cached`: of images that are then not read ("image"), of
     texts that are then not tokenised ("text"), or of a teacher beside them.
     """
@@ -80,8 +99,8 @@ class Loader:
     def __init__(
         self,
         split: Split,
-        tokenizer: Tokenizer,
-        image_format: ImageFormat,
+        tokenizer: Tokenizer | None,
+        image_format: ImageFormat | None,
         config: LoaderConfig,
         seed: int = 0,
         global_batch: int = 256,
@@ -108,10 +127,16 @@ class Loader:
         self.seen = 0
         self.truncated = 0
         self.features = dict(features or {})
-        self.pixels = None if "image" in self.features else self._pixels()
-        views = Views(split, self.pixels, config.augment, config.decode == "scaled")
-        live = LiveCaptions(split, tokenizer, config.captions)
+        self._sees = image_format is not None and "image" not in self.features
+        self._most = 1
+        if image_format is not None:
+            self._most = max(1, min(config.max_images, int(split.image_counts().max())))
+            self._check_vectors()
+        self.pixels = self._pixels() if self._sees else None
+        views = Views(split, self.pixels, config.augment, config.decode == "scaled") if self._sees else None
+        live = None if tokenizer is None else LiveCaptions(split, tokenizer, config.captions)
         self._maker = BatchMaker(split, seed, views, live, self.features)
+        self._maker.max_images, self._maker.blind = config.max_images, config.blind
         for table in self.features.values():  # what a tower could not read has no vector, and is passed over alike
             self._maker.reader.bad |= table.bad
             for record, reason in table.bad.items():
@@ -120,6 +145,11 @@ class Loader:
     def keep_patches(self, share: PatchShare | None) -> None:
         """Let batches hold, in place of images, only the patches that a model which drops that share of them keeps."""
         self._maker.patches = share
+
+    def one_image(self) -> None:
+        """Let each record give its first image alone, and pass over those without: for objectives that compare images
+        with texts one to one."""
+        self._maker.one_image = True
 
     @property
     def workers(self) -> int:
@@ -132,19 +162,31 @@ class Loader:
         return stop_sample - max(0, stop_sample - tail_start) % self.world_size
 
     def batches(
-        self, start_sample: int, stop_sample: int, resolution: Resolution | int | None = None
+        self,
+        start_sample: int,
+        stop_sample: int,
+        resolution: Resolution | int | None = None,
+        total_samples: int | None = None,
     ) -> Generator[Batch, None, None]:
         """This rank's share of the global batches of samples [start_sample, stop_sample), in order.
+
+        `total_samples` is the length of the run, by which a curriculum goes; None: it ends at `stop_sample`.
 
         Boundaries lie at multiples of the global batch, so a start inside a batch gives the rest of it. The last batch
         ends at `last_sample`. `resolution` overrides the format's side: a number, or a function of the samples seen
         before the batch. Raises TrainingError if a worker dies or hangs, DataError if too much cannot be read.
         """
         steps = self._steps(start_sample, stop_sample, resolution)
+        total = stop_sample if total_samples is None else total_samples
+        self._maker.reader.order = order_of(self.split, self.config.curriculum, self.seed, total)
         short = stop_sample - start_sample <= self.global_batch * (SHORT if self.config.workers < 0 else 1)
         workers = 0 if short else self._workers_that_fit(resolution)
-        if self.config.tokens == "cached" and stop_sample - start_sample >= len(self.split):
-            self._maker.captions = self._cached_captions() or self._maker.captions
+        if (
+            self.tokenizer is not None
+            and self.config.tokens == "cached"
+            and stop_sample - start_sample >= len(self.split)
+        ):
+            self._maker.captions = self._cached_captions(self.tokenizer) or self._maker.captions
         return self._made(steps, workers)
 
     def _made(self, steps: Iterator[tuple[int, int, int]], workers: int) -> Generator[Batch, None, None]:
@@ -200,7 +242,7 @@ class Loader:
 
     def _side(self, samples_seen: int, resolution: Resolution | int | None) -> int:
         if resolution is None:
-            return self.image_format.resolution
+            return 0 if self.image_format is None else self.image_format.resolution
         return resolution if isinstance(resolution, int) else resolution(samples_seen)
 
     def _received(self, result: "Batch | DiptychError", counted: bool) -> Batch:
@@ -211,7 +253,7 @@ class Loader:
             self._quarantine(record, reason)
         self.seen += result.size
         self.truncated += result.truncated
-        if not counted:  # nor has a worker's own copy of the tokenizer, or a table, told this one
+        if not counted and self.tokenizer is not None:  # nor has a worker's copy, or a table, told this one
             self.tokenizer.count(result.size, result.truncated)
         return result
 
@@ -242,23 +284,40 @@ class Loader:
         elif pixel_megabytes(self.split, budget) > budget:
             return None
         pixels = Pixels(self.split, decode_image, threads=cores())
+        counts = self.split.image_counts()
         for record, reason in pixels.bad.items():
-            self._quarantine(record, reason)
+            if counts[record]:  # one without an image may be a text alone
+                self._quarantine(record, reason)
         return pixels
 
-    def _cached_captions(self) -> Captions | None:
+    def _cached_captions(self, tokenizer: Tokenizer) -> Captions | None:
         if isinstance(self._maker.captions, CachedCaptions):
             return self._maker.captions
-        table = token_table(self.split, self.tokenizer)
-        return None if table is None else CachedCaptions(table, self.split, self.tokenizer, self.config.captions)
+        table = token_table(self.split, tokenizer)
+        return None if table is None else CachedCaptions(table, self.split, tokenizer, self.config.captions)
+
+    def _check_vectors(self) -> None:
+        """Raise ConfigError where a table of vectors, one a record, cannot stand for the images."""
+        if "image" not in self.features:
+            return
+        if self.config.blind:
+            raise ConfigError(
+                "data.blind must be off where an image tower's vectors are read from a table, which has seen the "
+                "images; got True. Set train.frozen=live."
+            )
+        if self._most > 1:
+            raise ConfigError(
+                f"data.max_images must be 1 where an image tower's vectors are read from a table of one a record; got "
+                f"{self.config.max_images} for records of up to {self._most} images. Set it so, or train.frozen=live."
+            )
 
     def _workers_that_fit(self, resolution: Resolution | int | None) -> int:
         """Workers whose finished batches fit into shared memory, through which they travel."""
         workers, shared = self.workers, "/dev/shm"
-        if workers == 0 or "image" in self.features or not os.path.isdir(shared):
+        if workers == 0 or not self._sees or not os.path.isdir(shared):
             return workers
-        side = resolution if isinstance(resolution, int) else self.image_format.resolution
-        one = self.global_batch // self.world_size * 3 * side * side * self.config.prefetch
+        side = resolution if isinstance(resolution, int) else self._side(0, None)
+        one = self.global_batch // self.world_size * self._most * 3 * side * side * self.config.prefetch
         fit = int(0.9 * shutil.disk_usage(shared).free / one)
         if fit >= workers:
             return workers
@@ -274,7 +333,7 @@ class Loader:
 class _Prepare:
     """What a worker process holds: item (low, high, side) is the batch of samples low to high."""
 
-    def __init__(self, maker: BatchMaker, image_format: ImageFormat) -> None:
+    def __init__(self, maker: BatchMaker, image_format: ImageFormat | None) -> None:
         self._maker, self._format = maker, image_format
 
     def __getitem__(self, step: tuple[int, int, int]) -> "Batch | DiptychError":
@@ -282,7 +341,9 @@ class _Prepare:
         bad = self._maker.reader.bad
         known = set(bad)
         try:
-            format = self._format if side == self._format.resolution else self._format.replace(resolution=side)
+            format = self._format
+            if format is not None and side != format.resolution:
+                format = format.replace(resolution=side)
             batch = self._maker.batch(low, high, format)
         except DiptychError as error:  # as a value, since torch would wrap it in the text of a traceback
             return error

@@ -45,8 +45,12 @@ RECORDS = pa.schema(
         ("captions", pa.list_(pa.string())),
         ("bytes", pa.int64()),
         ("image_id", pa.int64()),
+        ("images", pa.int32()),
+        ("further_texts", pa.list_(pa.string())),
     ]
 )
+"""A row a kept record. `captions` are the alternatives of its first text, `further_texts` those of all that follow
+(answers, later turns, the rest of a page); width, height, format and image_id are those of its first image."""
 REJECTED = pa.schema(
     [
         ("key", pa.string()),
@@ -197,6 +201,7 @@ class _Packer:
         self.reasons, self.notes = Counter[str](), Counter[str]()
         self.seen = 0
         self.first_reject = ""
+        self.texts = 0
         self.captions = {"records": 0, "texts": 0, "characters": 0, "longest": 0}
 
     def add(self, verdict: Kept | Reject) -> None:
@@ -233,6 +238,8 @@ class _Packer:
     def _describe(self, kept: Kept, split: str, shard: str, size: int, image: int) -> None:
         text, picture = kept.record.first("text"), kept.record.first("image")
         texts = text.texts if text is not None else ()
+        further = [t for s in kept.record.segments if s.modality == "text" and s is not text for t in s.texts]
+        self.texts += len(texts) + len(further)
         width, height = kept.sizes[0] if kept.sizes else (0, 0)
         self.captions["records"] += bool(texts)
         self.captions["texts"] += len(texts)
@@ -249,6 +256,8 @@ class _Packer:
             captions=list(texts),
             bytes=size,
             image_id=image,
+            images=len(kept.sizes),
+            further_texts=further,
         )
 
     def _split(self, image: int) -> str:
@@ -343,12 +352,13 @@ class _Packer:
         return Tokenizer.train(self._captions(train), config.vocab_size, config.context_length)
 
     def _captions(self, split: str) -> Iterator[str]:
-        """The captions of a split, read back from disk; every n-th if there are too many."""
-        step = -(-self.captions["texts"] // self.config.tokenizer_captions)
+        """All texts of a split, read back from disk; every n-th if there are too many."""
+        step = -(-self.texts // self.config.tokenizer_captions)
         n = 0
-        for batch in pq.ParquetFile(self.folder / "records.parquet").iter_batches(4096, columns=["split", "captions"]):
-            for name, texts in zip(batch["split"].to_pylist(), batch["captions"].to_pylist(), strict=True):
-                for text in texts if name == split else ():
+        columns = ["split", "captions", "further_texts"]
+        for batch in pq.ParquetFile(self.folder / "records.parquet").iter_batches(4096, columns=columns):
+            for name, texts, further in zip(*(batch[c].to_pylist() for c in columns), strict=True):
+                for text in (*texts, *further) if name == split else ():
                     if n % step == 0:
                         yield text
                     n += 1

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from diptych.core.errors import DataError
 from diptych.core.record import Modality, Record, Segment
@@ -106,24 +106,82 @@ def sidecar_texts(
     return ((text,) if text is not None else ()), None, side
 
 
+class Words(NamedTuple):
+    """A text segment as its record's json tells it: alternatives, their weights, its role, whether it bears loss."""
+
+    texts: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    role: str = "caption"
+    loss: bool = True
+
+
+class Pieces(NamedTuple):
+    """What a record says and where its images stand in it, its images unread.
+
+    `texts` are its text segments in order; `images` has an entry for each of its images in order: before which text
+    segment it stands, the number of texts after which nothing comes being the last.
+    """
+
+    texts: tuple[Words, ...]
+    images: tuple[int, ...]
+
+    @property
+    def alternatives(self) -> int:
+        """How many alternatives there are to draw from. Segments with equally many are drawn together, the i-th with
+        the i-th; one with fewer begins again at its first."""
+        return max((len(t.texts) for t in self.texts), default=0)
+
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The chances of the alternatives: those of the first segment that has as many and says so."""
+        full = (t.weights for t in self.texts if len(t.texts) == self.alternatives)
+        return next((weights for weights in full if weights is not None), None)
+
+
+def sidecar_pieces(side: dict[str, Any], text: str | None, where: str) -> Pieces:
+    """The pieces of a record by its json and txt. What lists no segments is an image with its captions."""
+    listed = side.get("segments")
+    if not isinstance(listed, list):
+        captions, weights, _ = sidecar_texts(side, text)
+        return Pieces((Words(captions, weights),) if captions else (), (0,))
+    texts, images = list[Words](), list[int]()
+    for spec in listed:
+        try:
+            if spec["modality"] == "text" and spec["texts"]:
+                texts.append(_words(spec))
+            elif spec["modality"] == "image":
+                images.append(len(texts))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise _bad_segment(spec, where, error) from None
+    return Pieces(tuple(texts), tuple(images))
+
+
+def _words(spec: Any) -> Words:
+    weights = spec.get("weights")
+    texts = tuple(str(t) for t in spec["texts"])
+    given = tuple(map(float, weights)) if weights else None
+    return Words(texts, given, str(spec.get("role", "")), bool(spec.get("loss", True)))
+
+
+def _bad_segment(spec: Any, where: str, error: Exception) -> DataError:
+    return DataError(f"{where}.json must list segments that are there; got {spec!r} ({error!r}). Pack it again.")
+
+
 def _without(side: dict[str, Any], *names: str) -> dict[str, Any]:
     return {k: v for k, v in side.items() if k not in names}
 
 
 def _segment(spec: Any, files: dict[str, bytes], where: str) -> Segment:
     try:
-        role, loss = str(spec.get("role", "")), bool(spec.get("loss", True))
         if spec["modality"] == "text":
-            weights = spec.get("weights")
-            texts = tuple(str(t) for t in spec["texts"])
-            return Segment("text", texts, "txt", role, loss, tuple(map(float, weights)) if weights else None)
+            words = _words(spec)
+            return Segment("text", words.texts, "txt", words.role, words.loss, words.weights)
+        role, loss = str(spec.get("role", "")), bool(spec.get("loss", True))
         member = spec["member"]
         extension = member.rpartition(".")[2]
         return Segment(MODALITY_OF[extension], files[member], extension, role, loss)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"{where}.json must list segments that are there; got {spec!r} ({error!r}). Pack it again."
-        ) from None
+        raise _bad_segment(spec, where, error) from None
 
 
 def files_of_record(record: Record, key: str) -> Iterator[tuple[str, bytes, str]]:

@@ -1,5 +1,6 @@
 """The order of a run: which record, caption and random key the n-th sample has. A pure function of (seed, n)."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
@@ -25,27 +26,50 @@ def place(n: int, size: int, seed: int, further: int = 0) -> int:
     return permute((n + further) % size, size, seed, epoch)
 
 
-def places(low: int, high: int, size: int, seed: int) -> Int64[ndarray, " b"]:
-    """`place` of the samples from `low` up to `high`."""
-    found, at = np.empty(high - low, dtype=np.int64), low
-    while at < high:  # an epoch at a time: each has keys of its own
-        end = min(high, (at // size + 1) * size)
-        found[at - low : end - low] = permutes(np.arange(at, end) % size, size, seed, at // size)
-        at = end
-    return found
-
-
 def sample_keys(low: int, high: int, seed: int) -> list[int]:
     """The key that feeds the random draws of each sample from `low` up to `high`: fold(seed, "augment", n)."""
     return folds((seed, "augment"), range(low, high))
+
+
+class Order(ABC):
+    """Which records of `size` the samples of a run are: a pure function of the sample's number."""
+
+    size: int
+
+    @abstractmethod
+    def places(
+        self, turns: Int64[ndarray, " b"], samples: Int64[ndarray, " b"], further: int = 0
+    ) -> Int64[ndarray, " b"]:
+        """The record of each sample. `turns`: how many samples these records had before it; `samples`: how many the
+        run had, which is the same unless records are a part of a mixture. `further` steps on to another record, for
+        one that cannot be read."""
+
+
+class Shuffled(Order):
+    """Epochs: each goes once through all records in an order of its own (`place`)."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+
+    def places(
+        self, turns: Int64[ndarray, " b"], samples: Int64[ndarray, " b"], further: int = 0
+    ) -> Int64[ndarray, " b"]:
+        """The record of each sample."""
+        found = np.empty(len(turns), dtype=np.int64)
+        epochs = turns // self.size
+        for epoch in np.unique(epochs).tolist():  # each has keys of its own
+            here = epochs == epoch
+            found[here] = permutes((turns[here] + further) % self.size, self.size, self.seed, epoch)
+        return found
 
 
 class SampleReader:
     """Finds the records of a run's samples. One that cannot be read is remembered in `bad` and replaced by the next of
     the epoch's order, so that every batch keeps its size, whoever reads it."""
 
-    def __init__(self, name: str, size: int, seed: int) -> None:
+    def __init__(self, name: str, size: int, seed: int, order: Order | None = None) -> None:
         self.name, self.size, self.seed = name, size, seed
+        self.order = order or Shuffled(size, seed)
         self.bad: dict[int, str] = {}
 
     def read(self, low: int, high: int, attempt: Callable[[int, int], None]) -> Int64[ndarray, " b"]:
@@ -53,15 +77,17 @@ class SampleReader:
 
         Raises ShardError as it comes, DataError if a hundred records in a row cannot be read.
         """
-        records = places(low, high, self.size, self.seed)
+        numbers = np.arange(low, high, dtype=np.int64)
+        records = self.order.places(numbers, numbers)
         for row, record in enumerate(records.tolist()):
             if record in self.bad or not self._reads(row, record, attempt):
                 records[row] = self._replaced(low + row, row, attempt)
         return records
 
     def _replaced(self, n: int, row: int, attempt: Callable[[int, int], None]) -> int:
+        number = np.array([n], dtype=np.int64)
         for further in range(1, min(MOST_TRIES, self.size)):
-            record = place(n, self.size, self.seed, further)
+            record = int(self.order.places(number, number, further)[0])
             if record not in self.bad and self._reads(row, record, attempt):
                 return record
         raise DataError(

@@ -5,12 +5,16 @@ Members carry no time, owner or mode of this machine: equal records give equal b
 """
 
 import hashlib
+import itertools
 import mmap
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import numpy as np
+from jaxtyping import Int64
 
 from diptych.core.errors import ShardError
 from diptych.core.files import write_atomic
@@ -149,15 +153,22 @@ class ShardReader:
         text = self._read(found["txt"]).decode(errors="replace") if "txt" in found else None
         return (parse_json(raw, where) if raw is not None else {}), text
 
-    def image(self, row: int) -> tuple[int, bytes] | None:
-        """(member number, encoded bytes) of a row's first image, or None."""
+    def image(self, row: int, number: int = 0) -> tuple[int, bytes] | None:
+        """(member number, encoded bytes) of a row's image of that number, or None."""
         self._in_range(row)
-        m = self.image_member(row)
+        m = self.image_member(row, number)
         return None if m is None else (m, self._read(m))
 
-    def image_member(self, row: int) -> int | None:
-        """The member number of a row's first image, or None."""
-        return next((m for s, m in self.index.members(row) if MODALITY_OF.get(s.rpartition(".")[2]) == "image"), None)
+    def image_member(self, row: int, number: int = 0) -> int | None:
+        """The member number of a row's image of that number, or None. Images lie in the order of their segments."""
+        images = (m for s, m in self.index.members(row) if MODALITY_OF.get(s.rpartition(".")[2]) == "image")
+        return next(itertools.islice(images, number, None), None)
+
+    def image_counts(self) -> Int64[np.ndarray, " n"]:
+        """How many image members each row has, by the index alone."""
+        kinds = np.array([MODALITY_OF.get(s.rpartition(".")[2]) == "image" for s in self.index.suffixes])
+        before = np.concatenate([[0], np.cumsum(kinds[self.index.suffix], dtype=np.int64)])
+        return np.asarray(before[self.index.first[1:]] - before[self.index.first[:-1]])
 
     def _in_range(self, row: int) -> None:
         if not 0 <= row < len(self.index):

@@ -1,12 +1,19 @@
-"""Every caption of a split as token ids, computed once: flat arrays on disk that training maps into memory.
+"""Every text of a split as token ids, computed once: flat arrays on disk that training maps into memory.
 
 A table lies in ``tokens-<tokenizer>/`` beside the split's tars, or in the cache folder where that cannot be written to:
 
-    ids.bin         uint16 or uint32, the ids of all texts one after another, specials included
-    ends.bin        (m + 1) int64, where each text's ids end;  first.bin  (n + 1) int64, where each record's texts begin
-    text_ids.bin    (m) int64, `text_id` of each text;         truncated.bin  (m) uint8, whether it was cut
-    steps.bin       (m) float64, running sums of each record's weights, 0 where it has none; empty if no record has any
+    ids.bin         uint16 or uint32, the ids of all rows one after another, specials included
+    ends.bin        (m + 1) int64, where each row's ids end;   first.bin  (n + 1) int64, where each record's rows begin
+    text_ids.bin    (m) int64, `text_id` of each row;          truncated.bin  (m) uint8, whether it was cut
+    steps.bin       (m) float64, running sums of each record's weights, 0 where it has none
+    silent.bin      (ids) uint8, 1 where a token bears no loss that would in a caption
+    more.bin        (n) int32, how many images more than one each record holds, -1 for none
+    place_of.bin    (m) int64, where in places.bin the row's images are told, counted from 1; 0: as in a pair
+    places.bin      int32, for each such row the number of its images and their places
     about.json      written last: counts, and hashes of the tokenizer and of the records that they were made from
+
+A row is what `passage.compose` makes of one alternative. Of the files from steps.bin on, those that would hold zeros
+alone are empty: a table of pairs holds nothing that pairs do not need.
 
 It is written a chunk of records at a time, so that a billion captions need no memory, and renamed when it is whole.
 """
@@ -32,13 +39,16 @@ from diptych.core.files import cache_dir, write_json
 from diptych.core.progress import say, track
 from diptych.data.captions import Captions, Texts, no_caption, text_id
 from diptych.data.dataset import Split
+from diptych.data.passage import BEFORE_ALL, Places, Row, compose
+from diptych.data.record_files import Pieces
 from diptych.data.samples import CaptionChoice, caption_draws
 from diptych.data.tokenize import Tokenizer
 from diptych.data.workers import can_fork, cores, in_workers
 
-FORMAT = 1
+FORMAT = 2
 _ABOUT = "about.json"
-_FIELDS = {"ends": "<i8", "first": "<i8", "text_ids": "<i8", "truncated": "u1", "steps": "<f8"}
+_FIELDS = {"ends": "<i8", "first": "<i8", "text_ids": "<i8", "truncated": "u1"}
+_RARE = {"steps": "<f8", "silent": "u1", "more": "<i4", "place_of": "<i8", "places": "<i4"}
 _CHUNK = 4096
 _MANY = 100_000
 """Records from which on worker processes tokenise."""
@@ -52,12 +62,13 @@ class TokenTable:
         about = json.loads((folder / _ABOUT).read_text())
         self.folder, self.about = folder, about
         counts = {"ids": about["ids"], "ends": about["texts"] + 1, "first": about["records"] + 1}
-        counts |= {"text_ids": about["texts"], "truncated": about["texts"]}
-        counts["steps"] = about["texts"] if about["weighted"] else 0
-        kinds = {"ids": str(np.dtype(about["dtype"])), **_FIELDS}
-        arrays = {name: _mapped(folder / f"{name}.bin", kinds[name], count) for name, count in counts.items()}
+        counts |= {"text_ids": about["texts"], "truncated": about["texts"], **about["rare"]}
+        kinds = {"ids": str(np.dtype(about["dtype"])), **_FIELDS, **_RARE}
+        arrays = {name: _mapped(folder / f"{name}.bin", kind, counts[name]) for name, kind in kinds.items()}
         self.ids, self.ends, self.first = arrays["ids"], arrays["ends"], arrays["first"]
         self.text_ids, self.truncated, self.steps = arrays["text_ids"], arrays["truncated"], arrays["steps"]
+        self.silent, self.more = arrays["silent"], arrays["more"]
+        self.place_of, self.places = arrays["place_of"], arrays["places"]
 
     def __getstate__(self) -> dict[str, Any]:  # a spawned worker maps the files itself
         return {"folder": self.folder}
@@ -66,7 +77,7 @@ class TokenTable:
         self.__init__(state["folder"])
 
     def choices(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
-        """Which of its captions each record draws: as `samples.choose` does it, for all at once."""
+        """Which of its rows each record draws: as `samples.choose` does it, for all at once."""
         first, last = self.first[records], self.first[records + 1]
         counts, u = last - first, caption_draws(keys)
         which = (u * counts).astype(np.int64)
@@ -78,9 +89,16 @@ class TokenTable:
             which = np.where(total > 0, np.minimum(passed, counts - 1), which)
         return which
 
+    def places_of(self, rows: Int64[ndarray, " b"]) -> list[Places] | None:
+        """Where the images of some rows stand; None: one each, before the first token."""
+        if not len(self.place_of) or not (starts := self.place_of[rows]).any():
+            return None
+        told = self.places
+        return [tuple(told[s : s + told[s - 1]].tolist()) if s else BEFORE_ALL for s in starts.tolist()]
+
 
 class CachedCaptions(Captions):
-    """Captions out of a table: no JSON is read and nothing tokenised while training."""
+    """Texts out of a table: no JSON is read and nothing tokenised while training."""
 
     def __init__(self, table: TokenTable, split: Split, tokenizer: Tokenizer, how: CaptionChoice) -> None:
         self._table, self._split, self._how = table, split, how
@@ -88,28 +106,44 @@ class CachedCaptions(Captions):
         self._width = config.context_length if config.pad_to == "context" else 0
 
     def check(self, record: int) -> None:
-        """Raise DataError if a record has no caption that can be read."""
+        """Raise DataError if a record has no text that can be read."""
         first = self._table.first
         if first[record] == first[record + 1]:
-            self._split.texts(record)  # says what is wrong with it, if it is broken
+            self._split.pieces(record)  # says what is wrong with it, if it is broken
             raise no_caption()
 
+    def images(self, record: int) -> int:
+        """How many images a record holds, by what it says of itself."""
+        return 1 + int(self._table.more[record]) if len(self._table.more) else 1
+
     def choose(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
-        """Which of its captions each record says to the sample with that key."""
+        """Which of its alternatives each record says to the sample with that key."""
         return self._table.choices(records, keys) if self._how == "draw" else np.zeros(len(records), dtype=np.int64)
 
     def texts(self, records: Int64[ndarray, " b"], which: Int64[ndarray, " b"]) -> Texts:
-        """Those captions, as token ids."""
+        """Those alternatives, as token ids."""
         t = self._table
         rows = t.first[records] + which
         starts, lengths = t.ends[rows], t.ends[rows + 1] - t.ends[rows]
         width = self._width or int(lengths.max(initial=1))
         numbers = np.arange(width)
         real = numbers < lengths[:, None]
+        at = (starts[:, None] + numbers)[real]
         tokens = np.full((len(rows), width), self._pad, dtype=np.int64)
-        tokens[real] = t.ids[(starts[:, None] + numbers)[real]]
-        ids = torch.from_numpy(t.text_ids[rows])
-        return Texts(torch.from_numpy(tokens), torch.from_numpy(lengths), ids, int(t.truncated[rows].sum()))
+        tokens[real] = t.ids[at]
+        mask = None
+        if len(t.silent) and (silent := t.silent[at] != 0).any():
+            mask = np.zeros(real.shape, dtype=bool)
+            mask[real] = ~silent
+            mask[:, 0] = False
+        return Texts(
+            torch.from_numpy(tokens),
+            torch.from_numpy(lengths),
+            torch.from_numpy(t.text_ids[rows]),
+            int(t.truncated[rows].sum()),
+            None if mask is None else torch.from_numpy(mask),
+            t.places_of(rows),
+        )
 
 
 def token_table(split: Split, tokenizer: Tokenizer) -> TokenTable | None:
@@ -130,10 +164,12 @@ def token_table(split: Split, tokenizer: Tokenizer) -> TokenTable | None:
 
 
 def _home(split: Split) -> Path:
-    beside = split.shards[0].parent
-    if os.access(beside, os.W_OK):
-        return beside
-    return cache_dir("tokens", blake2b(str(beside.resolve()).encode(), digest_size=8).hexdigest())
+    """Beside the tars; in the cache folder where that cannot be written to, or the tars lie in several folders."""
+    beside = sorted({tar.parent for tar in split.shards})
+    if len(beside) == 1 and os.access(beside[0], os.W_OK):
+        return beside[0]
+    name = "\0".join(str(folder.resolve()) for folder in beside)
+    return cache_dir("tokens", blake2b(name.encode(), digest_size=8).hexdigest())
 
 
 def _data_hash(split: Split) -> str:
@@ -199,21 +235,21 @@ def _build(folder: Path, split: Split, tokenizer: Tokenizer, about: dict[str, An
 
 
 class _Chunk(NamedTuple):
-    """Some records' texts, as the files hold them."""
+    """Some records' rows, as the files hold them; `rare` holds what is not zeros alone."""
 
     ids: ndarray
     lengths: ndarray
     counts: ndarray
     text_ids: ndarray
     truncated: Bool[ndarray, " m"]
-    steps: ndarray | None
+    rare: dict[str, ndarray]
 
 
 def _write(folder: Path, chunks: Generator[_Chunk, None, None], records: int, dtype: np.dtype[Any]) -> dict[str, Any]:
     """Append chunks to the files; what about.json says of them."""
-    texts = ids = done = 0
-    weighted = False
-    files = {name: open(folder / f"{name}.bin", "wb") for name in ("ids", *_FIELDS)}  # noqa: SIM115 - closed below
+    texts = ids = done = places = 0
+    rare = set[str]()
+    files = {n: open(folder / f"{n}.bin", "wb") for n in ("ids", *_FIELDS, *_RARE)}  # noqa: SIM115 - closed below
     try:
         for name in ("ends", "first"):
             files[name].write(np.zeros(1, "<i8").tobytes())
@@ -224,18 +260,26 @@ def _write(folder: Path, chunks: Generator[_Chunk, None, None], records: int, dt
                 files["first"].write((texts + np.cumsum(chunk.counts)).astype("<i8").tobytes())
                 files["text_ids"].write(chunk.text_ids.astype("<i8").tobytes())
                 files["truncated"].write(chunk.truncated.astype("u1").tobytes())
-                if chunk.steps is not None:
-                    weighted = True
-                    files["steps"].seek(8 * texts)  # what was left out before reads as zeros: no weights
-                    files["steps"].write(chunk.steps.astype("<f8").tobytes())
+                before = {"steps": texts, "silent": ids, "more": done, "place_of": texts, "places": places}
+                for name, values in chunk.rare.items():
+                    if name == "place_of":
+                        values = values + places * (values > 0)
+                    kind = np.dtype(_RARE[name])
+                    files[name].seek(kind.itemsize * before[name])  # what was left out before reads as zeros
+                    files[name].write(values.astype(kind).tobytes())
+                    rare.add(name)
+                places += len(chunk.rare.get("places", ()))
                 texts, ids, done = texts + len(chunk.lengths), ids + len(chunk.ids), done + len(chunk.counts)
-        files["steps"].truncate(8 * texts if weighted else 0)
+        ends = {"steps": texts, "silent": ids, "more": done, "place_of": texts, "places": places}
+        held = {name: ends[name] if name in rare else 0 for name in _RARE}
+        for name, count in held.items():
+            files[name].truncate(np.dtype(_RARE[name]).itemsize * count)
     finally:
         for file in files.values():
             file.close()
     if done != records:
         raise DataError(f"a table of captions must hold {records:,} records; got {done:,}. Start again.")
-    return {"records": records, "texts": texts, "ids": ids, "weighted": weighted}
+    return {"records": records, "texts": texts, "ids": ids, "rare": held}
 
 
 def _chunks(split: Split, tokenizer: Tokenizer) -> Generator[_Chunk, None, None]:
@@ -266,29 +310,44 @@ class _Tokenised:
             return error
 
     def chunk(self, low: int, high: int) -> _Chunk:
-        texts: list[str] = []
-        counts: list[int] = []
-        steps: list[float] = []
-        for record in range(low, high):
-            captions, weights = self._captions(record)
-            weighted = weights is not None and sum(weights) > 0
-            steps += list(accumulate(max(w, 0.0) for w in weights or ())) if weighted else [0.0] * len(captions)
-            texts += captions
-            counts.append(len(captions))
-        rows = self._tokenizer.encode_all(texts)
+        records = [self._pieces(record) for record in range(low, high)]
+        rows = compose([(p, which) for p in records for which in range(p.alternatives)], self._tokenizer)
         return _Chunk(
             np.array([i for row in rows for i in row.ids], dtype=np.int64),
             np.array([len(row.ids) for row in rows], dtype=np.int64),
-            np.array(counts, dtype=np.int64),
+            np.array([p.alternatives for p in records], dtype=np.int64),
             np.array([text_id(row) for row in rows], dtype=np.int64),
             np.array([row.truncated for row in rows], dtype=bool),
-            np.array(steps) if any(steps) else None,
+            _rare(records, rows),
         )
 
-    def _captions(self, record: int) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    def _pieces(self, record: int) -> Pieces:
         try:
-            return self._split.texts(record)
+            return self._split.pieces(record)
         except ShardError:
             raise
         except DataError:  # a broken record says nothing, and is passed over when its turn comes
-            return (), None
+            return Pieces((), BEFORE_ALL)
+
+
+def _rare(records: list[Pieces], rows: list[Row]) -> dict[str, ndarray]:
+    """What only some records need, as far as any of these does."""
+    silent = list[bool]()
+    if any(row.loss is not None for row in rows):
+        for row in rows:
+            silent += [False] * len(row.ids) if row.loss is None else [False, *(not x for x in row.loss[1:])]
+    place_of, places = [0] * len(rows), list[int]()
+    for number, row in enumerate(rows):
+        if row.places != BEFORE_ALL:
+            place_of[number] = len(places) + 1
+            places += [len(row.places), *row.places]
+    found: dict[str, list[Any]] = {"steps": [step for p in records for step in _steps(p)], "silent": silent}
+    found |= {"more": [len(p.images) - 1 for p in records], "place_of": place_of}
+    return {n: np.array(v) for n, v in found.items() if any(v)} | ({"places": np.array(places)} if places else {})
+
+
+def _steps(pieces: Pieces) -> list[float]:
+    weights = pieces.weights
+    if weights is None or not sum(weights) > 0:
+        return [0.0] * pieces.alternatives
+    return list(accumulate(max(w, 0.0) for w in weights))

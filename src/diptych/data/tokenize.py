@@ -68,8 +68,8 @@ class Tokenizer:
         self.seen = 0
         self.truncated = 0
         specials = sum(i is not None for i in (config.start_id, config.end_id))
-        self._room = config.context_length - specials
-        if self._room < 1:
+        self.room: int = config.context_length - specials  # the most ids between the specials
+        if self.room < 1:
             raise ConfigError(
                 f"TokenizerConfig.context_length must be more than the {specials} special tokens; "
                 f"got {config.context_length}. Give it room for the text."
@@ -114,15 +114,23 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> list[Encoded]:
         """The ids of each text. A text without any token becomes one pad token, so that no row is empty."""
-        texts = [self._clean(t).encode("utf-8", "replace").decode() for t in texts]  # lone surrogates become "?"
-        start = [] if self.start_id is None else [self.start_id]
-        end = [] if self.end_id is None else [self.end_id]
-        rows = []
-        for found in self._vocabulary.encode_batch_fast(texts, add_special_tokens=False):
-            ids = found.ids
-            rows.append(Encoded([*start, *ids[: self._room], *end] or [self.pad_id], len(ids) > self._room))
+        start, end = self.specials
+        rows = [
+            Encoded([*start, *ids[: self.room], *end] or [self.pad_id], len(ids) > self.room)
+            for ids in self.bare(texts)
+        ]
         self.count(len(rows), sum(r.truncated for r in rows))
         return rows
+
+    def bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text alone: whole, without specials, not counted."""
+        texts = [self._clean(t).encode("utf-8", "replace").decode() for t in texts]  # lone surrogates become "?"
+        return [found.ids for found in self._vocabulary.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @property
+    def specials(self) -> tuple[list[int], list[int]]:
+        """What is put before and after each text: one id or none each."""
+        return [i for i in (self.start_id,) if i is not None], [i for i in (self.end_id,) if i is not None]
 
     def count(self, seen: int, truncated: int) -> None:
         """Add to the counters what a worker process has met."""

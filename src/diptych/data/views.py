@@ -45,13 +45,15 @@ class ViewBatch:
         self._at_once = views.pixels is not None and views.pixels.alike and not crops
         self._records = np.zeros(len(keys), dtype=np.int64)
 
-    def add(self, row: int, record: int) -> None:
-        """Put the image of `record` into a row. Raises DataError if it cannot be read, ShardError if its tar cannot."""
+    def add(self, row: int, record: int, number: int = 0) -> None:
+        """Put the image of `record` into a row; of several, the one of that `number` (0 and others
+        never share a batch). Raises DataError if it cannot be read, ShardError if its tar cannot."""
         views = self._views
         self._records[row] = record
         u = None if self._crops is None else self._crops[row]
-        if views.pixels is None:
-            data = views.split.image_bytes(record)
+        if views.pixels is None or number:  # only first images are kept in memory
+            self._at_once = self._at_once and not number
+            data = views.split.image_bytes(record, number) if number else views.split.image_bytes(record)
             fit = self._scaled if views.scaled and sniff(data) == "jpg" else self._whole
             self._out[row] = fit(data, u)
         elif self._at_once:

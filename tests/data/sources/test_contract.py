@@ -1,6 +1,7 @@
 """The promises of every source in the folder: stable order, unique keys, restartable, bad rows named."""
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
@@ -64,12 +65,42 @@ def make_huggingface(root: Path) -> Path:
     return root / "saved"
 
 
+def make_conversations(root: Path) -> Path:
+    for i in range(GOOD):
+        (root / f"p{i}.png").write_bytes(png(i))
+    rows = [
+        {
+            "image": f"p{i}.png" if i < GOOD else "gone.png",
+            "conversations": [
+                {"from": "human", "value": f"<image>\ncaption {i}"},
+                {"from": "gpt", "value": f"answer {i}"},
+            ],
+        }
+        for i in range(GOOD + 1)
+    ]
+    (root / "talks.json").write_text(json.dumps(rows))
+    return root / "talks.json"
+
+
+def make_pages(root: Path) -> Path:
+    for i in range(GOOD):
+        (root / f"p{i}.png").write_bytes(png(i))
+    rows = [
+        {"texts": [f"caption {i}", None, "more"], "images": [None, f"p{i}.png" if i < GOOD else "gone.png", None]}
+        for i in range(GOOD + 1)
+    ]
+    (root / "pages.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root / "pages.jsonl"
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "folder": make_folder,
     "table": make_table,
     "parquet": make_parquet,
     "webdataset": make_webdataset,
     "huggingface": make_huggingface,
+    "conversations": make_conversations,
+    "pages": make_pages,
 }
 
 

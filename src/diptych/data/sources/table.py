@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from diptych.core.errors import DataError
 from diptych.core.record import Record
 from diptych.data.rows import Columns, choose_columns, records_of_rows
+from diptych.data.sources import conversations, pages
 from diptych.data.sources.source import Look, Reject, Source, SourceConfig
 
 MAX_LINE = 16 << 20
@@ -22,9 +23,11 @@ Row = tuple[str, str, dict[str, Any]]
 
 
 def recognises(found: Look) -> bool:
-    """Whether this is a table of text, or a folder with one called metadata."""
+    """Whether this is a table of text whose rows are pairs, or a folder with one called metadata."""
     if found.is_file:
-        return found.suffix in ("csv", "tsv", "jsonl", "ndjson", "txt")
+        if found.suffix in ("jsonl", "ndjson"):
+            return not conversations.recognises(found) and not pages.recognises(found)
+        return found.suffix in ("csv", "tsv", "txt")
     return bool({"metadata.csv", "metadata.jsonl"} & found.names)
 
 

@@ -1,0 +1,139 @@
+"""Several datasets sampled by weight as one, in an order that is computed and not remembered.
+
+A period of 10,000 samples gives each part as many slots as its weight says (largest remainder); which samples of a
+period have which slots is a keyed permutation. So the n-th sample's part, and how many samples that part had before,
+are a pure function of (seed, n): for any workers and ranks, and after any restart. Within its own samples each part
+goes through epochs of its own, in which every record comes once.
+"""
+
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+from pydantic import Field
+
+from diptych.core.config import Config
+from diptych.core.errors import ConfigError, DataError
+from diptych.core.seeds import fold, permutes
+from diptych.data.dataset import Dataset, Split
+from diptych.data.samples import Order
+
+PERIOD = 10_000
+
+
+class Part(Config):
+    """A dataset of a mixture: samples come from its `split` in proportion to `weight`, whatever its size."""
+
+    path: str
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    split: str = "train"
+
+
+class Mixture(Split):
+    """The records of several splits, one after another, with the weight of each."""
+
+    def __init__(self, name: str, splits: Sequence[tuple[str, float, Split]]) -> None:
+        self._hold(name, [reader for _, _, split in splits for reader in split._readers])
+        self.labels = tuple(label for label, _, _ in splits)
+        ends = np.cumsum([0, *(len(split) for _, _, split in splits)]).tolist()
+        total = sum(weight for _, weight, _ in splits)
+        weights = [weight / total for _, weight, _ in splits]
+        self._parts = tuple(zip(weights, ends[:-1], ends[1:], strict=True))
+        for label, weight, split in splits:
+            if len(split) == 0:
+                raise DataError(f"each part of a mixture must hold records; got none in {label}. Leave it out.")
+            if weight * PERIOD < total:
+                raise ConfigError(
+                    f"the weight of a part must be at least 1 in {PERIOD:,} of all; got {weight / total:.2g} for "
+                    f"{label}. Raise it, or leave the part out."
+                )
+
+    @property
+    def parts(self) -> tuple[tuple[float, int, int], ...]:
+        """(share of the samples, first record, end) of each part."""
+        return self._parts
+
+    def key(self, i: int) -> str:
+        """The member key of record i, behind the name of its part: keys of two parts may be alike."""
+        part = next(n for n, (_, _, end) in enumerate(self._parts) if i < end)
+        return f"{self.labels[part]}:{super().key(i)}"
+
+    def describe(self, samples: int) -> str:
+        """What it is mixed of, and how often a run of so many samples sees each part, in words."""
+        said = []
+        for label, (share, start, end) in zip(self.labels, self._parts, strict=True):
+            epochs = samples * share / (end - start)
+            said.append(f"{label} {share:.1%} ({end - start:,} records, {epochs:.1f} times)")
+        return ", ".join(said)
+
+
+class Mixed(Order):
+    """The order of a mixture: which part each sample is from, and in that part's own order, which record."""
+
+    def __init__(self, parts: Sequence[tuple[float, int, Order]], seed: int) -> None:
+        self._starts = [start for _, start, _ in parts]
+        self._orders = [order for _, _, order in parts]
+        self.size, self._seed = sum(order.size for order in self._orders), seed
+        self._slots = slots([weight for weight, _, _ in parts])
+        self._ends = np.cumsum(self._slots)
+
+    def places(
+        self, turns: Int64[ndarray, " b"], samples: Int64[ndarray, " b"], further: int = 0
+    ) -> Int64[ndarray, " b"]:
+        """The record of each sample; one that cannot be read is replaced out of its own part."""
+        found = np.empty(len(turns), dtype=np.int64)
+        periods = turns // PERIOD
+        slot = np.empty(len(turns), dtype=np.int64)
+        for period in np.unique(periods).tolist():
+            here = periods == period
+            slot[here] = permutes(turns[here] % PERIOD, PERIOD, self._seed, "mixture", period)
+        which = np.searchsorted(self._ends, slot, side="right")
+        for part, order in enumerate(self._orders):
+            here = which == part
+            if here.any():
+                mine = periods[here] * self._slots[part] + slot[here] - (self._ends[part] - self._slots[part])
+                found[here] = self._starts[part] + order.places(mine, samples[here], further)
+        return found
+
+
+def slots(weights: Sequence[float]) -> Int64[ndarray, " p"]:
+    """How many of a period's samples each part has: its share rounded down, the rest to the largest remainders."""
+    exact = np.array(weights, dtype=np.float64) / sum(weights) * PERIOD
+    whole = np.floor(exact).astype(np.int64)
+    most = np.argsort(whole - exact, kind="stable")[: PERIOD - int(whole.sum())]
+    whole[most] += 1
+    return whole
+
+
+def open_datasets(paths: Sequence[str | os.PathLike[str]], parts: Sequence[Part], split: str) -> Dataset:
+    """The run's dataset: the one in paths[0], whose split called `split` is, where there are parts, the mixture of
+    those in paths[1:]. Its tokenizer and its other splits remain; its fingerprint is one over all and their weights."""
+    home = Dataset.open(paths[0])
+    if not parts:
+        return home
+    opened = [Dataset.open(path) for path in paths[1:]]
+    labels = _labels([data.path for data in opened])
+    mixed = Mixture(
+        split,
+        [(label, part.weight, data.split(part.split)) for label, part, data in zip(labels, parts, opened, strict=True)],
+    )
+    h = blake2b(home.fingerprint.encode(), digest_size=16)
+    for part, data in zip(parts, opened, strict=True):
+        h.update(f"{data.fingerprint}\0{part.split}\0{part.weight!r}\0".encode())
+    info = {**home.info, "fingerprint": h.hexdigest(), "mixture": [f"{p.path}:{p.split}" for p in parts]}
+    return Dataset(home.path, info, {**home.splits, split: mixed})
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, numbered where two are alike."""
+    names = [path.name for path in paths]
+    return [name if names.count(name) == 1 else f"{name} {i + 1}" for i, name in enumerate(names)]
+
+
+def part_seed(seed: int, part: int) -> int:
+    """The seed of a part's own epochs: parts of one size do not go in step."""
+    return fold(seed, "part", part)
