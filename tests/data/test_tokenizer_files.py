@@ -24,6 +24,17 @@ def words(folder: Path, **about: object) -> Path:
     return folder
 
 
+def test_a_file_that_pads_and_cuts_by_itself(tmp_path: Path) -> None:
+    path = words(tmp_path) / "tokenizer.json"
+    file = tokenizers.Tokenizer.from_file(str(path))
+    file.enable_padding(pad_id=5, length=8)
+    file.enable_truncation(3)
+    file.save(str(path))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert (tokenizer.start_id, tokenizer.end_id, tokenizer.pad_id) == (None, 1, 5)
+    assert tokenizer.encode("a photo of a dog").ids == [2, 3, 4, 2, 5, 1]
+
+
 def test_siglip_folder(tmp_path: Path) -> None:
     about = {
         "tokenizer_class": "SiglipTokenizer",

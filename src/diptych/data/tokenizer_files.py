@@ -99,8 +99,10 @@ def _ours(value: Any, folder: Path) -> dict[str, Any]:
 
 def _surrounding(vocabulary: tokenizers.Tokenizer) -> tuple[int | None, int | None]:
     """The ids that the file itself puts before and after a text, found by asking it."""
-    bare = vocabulary.encode("a", add_special_tokens=False).ids
-    full = vocabulary.encode("a", add_special_tokens=True).ids
+    bare, full = (  # the file may pad each text to some length
+        [i for i, real in zip(found.ids, found.attention_mask, strict=True) if real]
+        for found in (vocabulary.encode("a", add_special_tokens=special) for special in (False, True))
+    )
     at = next((i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare), None)
     if at is None or at > 1 or len(full) - at - len(bare) > 1:
         raise DataError(

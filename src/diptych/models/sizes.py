@@ -1,9 +1,12 @@
 """Dual encoders by name: two small ones of ours, and the papers' own sizes. Values only."""
 
 import math
+from typing import Literal
 
 from diptych.core.image_format import ImageFormat
+from diptych.models.align import AlignConfig
 from diptych.models.convnet import ConvNetConfig
+from diptych.models.efficientnet import EfficientNetConfig
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -12,6 +15,22 @@ from diptych.nn.mlp import Activation
 
 CLIP_VOCAB_SIZE = 49408
 SIGLIP_VOCAB_SIZE = 32000
+
+EfficientNetSize = Literal["lite0", "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "l2"]
+EFFICIENTNETS: dict[EfficientNetSize, tuple[float, float, int]] = {
+    "lite0": (1.0, 1.0, 224),
+    "b0": (1.0, 1.0, 224),
+    "b1": (1.0, 1.1, 240),
+    "b2": (1.1, 1.2, 260),
+    "b3": (1.2, 1.4, 300),
+    "b4": (1.4, 1.8, 380),
+    "b5": (1.6, 2.2, 456),
+    "b6": (1.8, 2.6, 528),
+    "b7": (2.0, 3.1, 600),
+    "l2": (4.3, 5.3, 800),
+}
+"""Width and depth multipliers of each EfficientNet, and the side of the images that it was first trained on (Tan and
+Le, 2019; L2: Xie et al., 2020, arXiv:1911.04252)."""
 
 
 def tiny() -> TwoTowerConfig:
@@ -113,6 +132,92 @@ def siglip_b16() -> TwoTowerConfig:
             pad_id=1,
             projection="linear_bias",
         ),
+    )
+
+
+def efficientnet(size: EfficientNetSize) -> EfficientNetConfig:
+    """An EfficientNet by its published name; its head is 1280 wide in B0, L2's 5504."""
+    width, depth, _ = EFFICIENTNETS[size]
+    if size == "lite0":
+        return EfficientNetConfig(squeeze=0.0, activation="relu6", fixed_ends=True)
+    return EfficientNetConfig(width_multiplier=width, depth_multiplier=depth)
+
+
+def bert(width: int, depth: int, heads: int) -> TextTransformerConfig:
+    """BERT (Devlin et al., 2019): blocks and embedding end in norms, every token sees all, the first is pooled."""
+    return TextTransformerConfig(
+        width=width,
+        depth=depth,
+        heads=heads,
+        norm_eps=1e-12,
+        norm_position="post",
+        norm_pre=True,
+        norm_final=False,
+        attention="bidirectional",
+        pooling="cls",
+        projection="linear_bias",
+    )
+
+
+def align_tiny() -> AlignConfig:
+    """ALIGN beside `tiny`: a small EfficientNet at 32 pixels, one bidirectional block, no projection of the image."""
+    return AlignConfig(
+        image_format=ImageFormat(resolution=32, resize="pad", mean=(0.7, 0.7, 0.7), std=(0.35, 0.35, 0.35)),
+        context_length=24,
+        embed_dim=256,
+        image=EfficientNetConfig(
+            widths=(32, 64, 128, 256),
+            depths=(1, 2, 2, 2),
+            kernels=(3, 3, 3, 3),
+            strides=(1, 2, 2, 2),
+            expansions=(1, 4, 4, 4),
+            head_width=0,
+            projection="none",
+        ),
+        text=TextTransformerConfig(
+            width=192, depth=1, heads=3, attention="bidirectional", pooling="cls", projection="linear_bias"
+        ),
+    )
+
+
+def align_base() -> AlignConfig:
+    """The public ALIGN of base size: EfficientNet-B7 without its head (640 wide) and BERT-base, at 289 pixels."""
+    model = _align("b7", 640, bert(768, 12, 12))
+    return model.replace(image=model.image.replace(padding="even"))
+
+
+def align_l2() -> AlignConfig:
+    """ALIGN as published: EfficientNet-L2 without its head (1376 wide) and BERT-large, at 289 pixels."""
+    return _align("l2", 1376, bert(1024, 24, 16))
+
+
+def lit_b16() -> TwoTowerConfig:
+    """LiT's ViT-B/16, without a projection, as it comes from classifying ImageNet-21k, and a text tower of its size."""
+    return TwoTowerConfig(
+        image_format=ImageFormat(resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        context_length=16,
+        embed_dim=768,
+        image=VisionTransformerConfig(
+            patch_size=16,
+            width=768,
+            depth=12,
+            heads=12,
+            norm_eps=1e-6,
+            norm_pre=False,
+            patch_bias=True,
+            projection="none",
+        ),
+        text=TextTransformerConfig(width=768, depth=12, heads=12, attention="bidirectional", pooling="cls"),
+    )
+
+
+def _align(size: EfficientNetSize, embed_dim: int, text: TextTransformerConfig) -> AlignConfig:
+    return AlignConfig(
+        image_format=ImageFormat(resolution=289, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        context_length=64,
+        embed_dim=embed_dim,
+        image=efficientnet(size).replace(head_width=0, projection="none"),
+        text=text,
     )
 
 

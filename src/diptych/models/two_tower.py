@@ -52,9 +52,13 @@ class TwoTower(Model):
         super().__init__(config, vocab_size)
         self.image_tower = config.image.build(config.image_format.resolution, config.embed_dim)
         self.text_tower = config.text.build(vocab_size, config.context_length, config.embed_dim)
-        self.log_logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
+        self.add_scale(config.init_logit_scale)
         bias = config.init_logit_bias
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)))
+
+    def add_scale(self, log_scale: float) -> None:
+        """Register the temperature's parameter, from which `log_logit_scale` is read; at first it is `log_scale`."""
+        self.log_logit_scale = nn.Parameter(torch.tensor(log_scale))
 
     def encode_image(
         self,

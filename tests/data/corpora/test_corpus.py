@@ -37,7 +37,7 @@ def test_every_corpus_keeps_the_contract(name: str) -> None:
 
 
 def test_which_there_are() -> None:
-    assert {"digits", "emoji", "fashion_mnist", "openclipart", "openmoji", "scenes"} <= set(corpora())
+    assert {"digits", "easy_vqa", "emoji", "fashion_mnist", "openclipart", "openmoji", "scenes", "stamps"} <= set(corpora())
     with pytest.raises(ConfigError, match=r"got 'emojis'. Did you mean 'emoji'\?"):
         corpus("emojis")
     with pytest.raises(ConfigError, match="There are: digits"):
@@ -94,7 +94,7 @@ def test_a_labelled_corpus_brings_its_classes(monkeypatch: pytest.MonkeyPatch) -
 def test_a_failed_build_leaves_nothing(clients: FakeClients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(clients.root / "nothing"))
     with pytest.raises(
-        FetchError, match=r"emoji must be fetched with npm; .* Without it there are: digits, openmoji, scenes"
+        FetchError, match=r"emoji must be fetched with npm; .* Without it there are: digits, easy_vqa, openmoji, scenes"
     ):
         get("emoji")
     assert not list((Path(os.environ["DIPTYCH_CACHE"]) / "corpora").iterdir())

@@ -70,6 +70,10 @@ class Corpus(Source):
         """Prompts with {} for a class, if its records are labelled."""
         return ()
 
+    def answers(self) -> tuple[str, ...]:
+        """Every answer that its questions can have, if they have but few."""
+        return ()
+
     def archives(self) -> list[Path]:
         """The packages' archives in the cache, in the order of `packages`; fetched where they are missing."""
         for client in sorted({p.client for p in self.packages}):
@@ -109,7 +113,8 @@ def get(name: str, out: str | os.PathLike[str] | None = None, packing: PackConfi
     """The dataset folder of a corpus, built the first time it is asked for: in the cache, or at `out`.
 
     `config` are fields of the corpus's config, `packing` replaces how it is packed. Beside the dataset's own files lie
-    corpus.json and, for a labelled corpus, classes.txt and templates.txt (one a line) for zero-shot evaluation.
+    corpus.json and, for a labelled corpus, classes.txt and templates.txt (one a line) for zero-shot evaluation; for one
+    of questions answers.txt.
     Errors: ConfigError for an unknown corpus or setting, or an `out` that holds something else; FetchError.
     """
     source = corpus(name, **config)
@@ -153,6 +158,8 @@ def _write_beside(source: Corpus, folder: Path, mark: str) -> None:
     if source.classes():
         write_atomic(folder / "classes.txt", "".join(f"{c}\n" for c in source.classes()))
         write_atomic(folder / "templates.txt", "".join(f"{t}\n" for t in source.templates()))
+    if source.answers():
+        write_atomic(folder / "answers.txt", "".join(f"{a}\n" for a in source.answers()))
     about = {
         "corpus": source.name,
         "version": source.version,
