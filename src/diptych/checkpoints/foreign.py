@@ -12,7 +12,6 @@ from diptych.core.config import Config
 from diptych.core.errors import CheckpointError
 from diptych.data.tokenize import Tokenizer
 from diptych.models.model import ModelConfig
-from diptych.models.two_tower import TwoTowerConfig
 
 End = int | Literal["highest"] | None
 """The token at which a text tower pools: an id, the highest of the row, or None where it pools at a place."""
@@ -33,15 +32,15 @@ PLAIN_BLOCK = {
 class Foreign(NamedTuple):
     """A checkpoint as a reader gives it: our configuration, our tensor names, and the tokenizer if it came along."""
 
-    config: TwoTowerConfig
+    config: ModelConfig
     state: dict[str, Tensor]
     tokenizer: Tokenizer | None
     end: End = None
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the token embedding."""
-        return self.state["text_tower.token_embed.weight"].shape[0]
+        """Rows of the token embedding, of the text tower or the language model."""
+        return next(t for n, t in self.state.items() if n.endswith(".token_embed.weight")).shape[0]
 
 
 def check_end(tokenizer: Tokenizer, end: End) -> None:

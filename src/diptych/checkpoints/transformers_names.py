@@ -171,9 +171,14 @@ def write_folder(
         "image_mean": list(format_.mean),
         "image_std": list(format_.std),
     }
+    write_tensors(folder, state, config)
+    write_json(folder / "preprocessor_config.json", processor)
+
+
+def write_tensors(folder: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write weights and config.json."""
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})  # transformers asks for the metadata
     write_json(folder / "config.json", config)
-    write_json(folder / "preprocessor_config.json", processor)
 
 
 def _processor(path: Path) -> dict[str, Any] | None:
