@@ -1,4 +1,7 @@
-"""A split and models whose right answers are known: each image's colour names its item, each text holds its number."""
+"""A split and models whose right answers are known: each image's colour names its item, each text holds its number.
+
+For models that write, see `tests/evals/fake_writer.py`.
+"""
 
 import functools
 import re
@@ -10,7 +13,8 @@ from torch import Tensor, nn
 from diptych.core.image_format import ImageFormat
 from diptych.core.seeds import fold
 from diptych.data.decode import encode_png
-from diptych.data.tokenize import Tokenizer, TokenizerConfig
+from diptych.data.record_files import Pieces, Words
+from diptych.data.tokenize import Encoded, Tokenizer, TokenizerConfig
 from diptych.models.model import Model, ModelConfig
 from diptych.models.pretrained import Pretrained
 
@@ -30,9 +34,14 @@ class FakeSplit:
     name = "val"
 
     def __init__(
-        self, images: list[bytes], captions: list[tuple[str, ...]], meta: list[dict[str, Any]] | None = None
+        self,
+        images: list[bytes],
+        captions: list[tuple[str, ...]],
+        meta: list[dict[str, Any]] | None = None,
+        asked: list[dict[str, str]] | None = None,
     ) -> None:
         self.images, self._captions, self._meta = images, captions, meta or [{} for _ in images]
+        self.asked = asked
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,6 +51,12 @@ class FakeSplit:
 
     def captions(self, i: int) -> tuple[str, ...]:
         return self._captions[i]
+
+    def pieces(self, i: int) -> Pieces:
+        if self.asked is None:
+            return Pieces((Words(self._captions[i]),) if self._captions[i] else (), (0,))
+        questions, answers = tuple(self.asked[i]), tuple(self.asked[i].values())
+        return Pieces((Words(questions, None, "question", False), Words(answers, None, "answer")), (0,))
 
     def image_bytes(self, i: int) -> bytes:
         return self.images[i]
@@ -66,15 +81,29 @@ def labelled(n: int, classes: int) -> FakeSplit:
     )
 
 
+def told(n: int, classes: int = 10, captions: int = 2) -> FakeSplit:
+    """`n` images with one or two captions each, that have words in common with others of their class."""
+    said = [(f"a kind_{i % classes} thing number {i % 7}", f"one thing of kind_{i % classes} here") for i in range(n)]
+    return FakeSplit([picture(i, i % classes) for i in range(n)], [texts[:captions] for texts in said])
+
+
+def asked(n: int, classes: int = 10) -> FakeSplit:
+    """`n` images with two questions each: which of `classes` kinds it is, and which number modulo `classes` it has."""
+    questions = [
+        {"which kind is it": f"kind_{i % classes}", "of what sort": f"kind_{i // 3 % classes}"} for i in range(n)
+    ]
+    meta = [{"kinds": ["kind", "sort"]} for _ in range(n)]
+    return FakeSplit([picture(i, i % classes) for i in range(n)], [() for _ in range(n)], meta, questions)
+
+
 class FakeTokenizer(Tokenizer):
     """Token ids of a text: its first number, and a hash of the whole."""
 
     def __init__(self) -> None:
         self.config = TokenizerConfig()
 
-    def batch(self, texts: Any) -> tuple[Tensor, Tensor]:
-        ids = [[int(re.findall(r"\d+", t)[0]), sum(map(ord, t)) % 997] for t in texts]
-        return torch.tensor(ids), torch.full((len(ids),), 2)
+    def encode_all(self, texts: Any) -> list[Encoded]:
+        return [Encoded([int(re.findall(r"\d+", t)[0]), sum(map(ord, t)) % 997], False) for t in texts]
 
 
 class _FakeConfig(ModelConfig):

@@ -13,7 +13,7 @@ def _result(data: str = "") -> EvalResult:
 
 
 def test_the_folder_is_the_registry():
-    assert find.names() == ("retrieval", "zero_shot")
+    assert find.names() == ("captioning", "retrieval", "vqa", "zero_shot")
     assert find.config_for("retrieval", max_items=5) == RetrievalConfig(max_items=5)
     with pytest.raises(ConfigError, match=r"got 'zeroshot'\. Did you mean 'zero_shot'"):
         find.config_for("zeroshot")

@@ -57,10 +57,12 @@ class EvalConfig(Config):
 
 
 class Eval(ABC):
-    """A benchmark. `needs` are names of capabilities; `headline` is the metric that is shown when only one can be."""
+    """A benchmark. `needs` are names of capabilities; `headline` is the metric that is shown when only one can be, and
+    `best` what a perfect model reaches in it."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     headline: ClassVar[str] = ""
+    best: ClassVar[float] = 1.0
 
     @abstractmethod
     def run(self, model: Pretrained, data: Any, artifacts: bool = True) -> EvalResult:

@@ -13,15 +13,18 @@ from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals import ranking
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalResult
 from diptych.evals.ranking import Matches, Ranks
 from diptych.evals.scoring import (
     PAIRS_SIDE,
     EmbeddedItems,
     Gallery,
     Items,
+    PairScoringConfig,
     ScoredItems,
+    Scoring,
     choose_places,
+    choose_scoring,
     describe_broken,
     read_gallery,
     rounded,
@@ -31,7 +34,7 @@ from diptych.evals.statistics import mean_estimate, median_estimate, share_estim
 from diptych.models.pretrained import Pretrained
 
 
-class RetrievalConfig(EvalConfig):
+class RetrievalConfig(PairScoringConfig):
     """Settings of the retrieval eval."""
 
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 5, 10), min_length=1)
@@ -59,7 +62,7 @@ class Retrieval(Eval):
     Image to text counts if *any* of the image's captions is among the K best; text to image if its image is, or
     another with equal bytes or an equal caption (`ranking.Matches`). Where few distinct captions repeat (class names),
     text to image has only as many independent queries, and its intervals are over those. Works from embeddings, or
-    else from `score`.
+    else from `score` or log p(text | image) (`scored_by`), with or without the prior of the words (`text_prior`).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("score",)
@@ -80,7 +83,9 @@ class Retrieval(Eval):
                 f"retrieval must be given at least 2 images with captions; got {len(places) - len(without)} of "
                 f"{len(places)} in {data.name}. Choose a larger split, or pack with captions."
             )
-        gallery = read_gallery(model, reader, [p for p in places if captions[p]], "retrieval")
+        scoring = choose_scoring(model, config, "retrieval")
+        readable = [p for p in places if captions[p]]
+        gallery = read_gallery(model, reader, readable, "retrieval", scoring.by == "embeddings")
         if len(gallery.places) < 2:
             raise EvalError(
                 f"retrieval must be given at least 2 readable images with captions; got {len(gallery.places)}, and "
@@ -89,7 +94,7 @@ class Retrieval(Eval):
         matches = Matches.of(gallery.hashes, [captions[p] for p in gallery.places])
         texts = [text for p in gallery.places for text in captions[p]]
         distinct_texts = [texts[i] for i in matches.first_text.tolist()]
-        items = self._items(model, reader, gallery, matches, distinct_texts)
+        items = self._items(model, reader, gallery, matches, distinct_texts, scoring)
         chunk = config.chunk or (PAIRS_SIDE if isinstance(items, ScoredItems) else 0)
         found = ranking.ranks(items.rows, items.pairs(matches), matches, chunk)
         settings = {
@@ -100,7 +105,7 @@ class Retrieval(Eval):
             "distinct_captions": len(distinct_texts),
             "broken_images": describe_broken(reader),
             "images_without_caption": len(without),
-            "scored_by": "score" if isinstance(items, ScoredItems) else "embeddings",
+            "scored_by": scoring.by,
         }
         pictures = _Pictures(config, data, gallery, matches, distinct_texts, items, found)
         return EvalResult(
@@ -118,11 +123,18 @@ class Retrieval(Eval):
         return captions[:1] if self.config.captions == "first" else tuple(dict.fromkeys(captions))
 
     def _items(
-        self, model: Pretrained, reader: ImageReader, gallery: Gallery, matches: Matches, texts: list[str]
+        self,
+        model: Pretrained,
+        reader: ImageReader,
+        gallery: Gallery,
+        matches: Matches,
+        texts: list[str],
+        scoring: Scoring,
     ) -> EmbeddedItems | ScoredItems:
         if gallery.vectors is not None:
             return EmbeddedItems(gallery.vectors[matches.first_image], model.embed_text(texts))
-        return ScoredItems(model, reader, [gallery.places[i] for i in matches.first_image.tolist()], texts)
+        places = [gallery.places[i] for i in matches.first_image.tolist()]
+        return ScoredItems(model, reader, places, texts, scoring)
 
     def _metrics(self, found: Ranks, matches: Matches) -> dict[str, Estimate]:
         image_of, text_of = matches.image_of.numpy(), matches.text_of.numpy()

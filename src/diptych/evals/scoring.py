@@ -5,23 +5,85 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from diptych.core.errors import EvalError
+from diptych.core.image_format import ImageFormat
 from diptych.core.seeds import permute
 from diptych.data.decode import decode_image, encode_jpeg, resize_long_side
 from diptych.data.image_reader import ImageReader
+from diptych.data.tokenize import Encoded
+from diptych.evals.eval import EvalConfig
 from diptych.evals.ranking import Matches, pair_products
-from diptych.models.capabilities import require
+from diptych.evals.statistics import PairedTest
+from diptych.models.capabilities import capabilities_of, require
 from diptych.models.pretrained import Pretrained
+from diptych.models.writer import empty_prompt
 
 PAIRS_SIDE = 32
-"""A model without embeddings scores blocks of so many images and texts at once."""
+"""A model without embeddings scores blocks of so many images at once."""
+
+TEXTS_SIDE = 128
+"""And so many texts: of about equal length, for a model that writes reads them padded."""
+
+KEPT = 1 << 24
+"""Scores that are kept once they are computed (64 MB), so that no pair is scored twice."""
+
+
+class PairScoringConfig(EvalConfig):
+    """Base of the settings of evals that score images against texts."""
+
+    abstract: ClassVar[bool] = True
+    scored_by: Literal["auto", "embeddings", "score", "log_likelihood"] = "auto"
+    """What scores a pair: the cosine of embeddings, the model's own score, or log p(text | image). "auto": embeddings
+    where the model has them, else log p of a model that writes, else its score."""
+    text_prior: Literal["kept", "removed"] = "kept"
+    """Take log p(text) off log p(text | image), so that what is likely in any case counts for nothing: a model that
+    writes well and sees nothing then falls to chance."""
+    per_token: bool = False
+    """Divide log p by the text's number of tokens, so that long texts are not at a disadvantage."""
+
+
+class Scoring(NamedTuple):
+    """How pairs are scored, once it is known what the model can do. The last two are of log p only."""
+
+    by: Literal["embeddings", "score", "log_likelihood"]
+    prior_removed: bool = False
+    per_token: bool = False
+
+
+def choose_scoring(model: Pretrained, config: PairScoringConfig, who: str) -> Scoring:
+    """How `model` scores pairs for the eval called `who`. Raises EvalError where it cannot as the settings say."""
+    has = set(capabilities_of(model.model))
+    removed = config.text_prior == "removed"
+    if removed or config.per_token:
+        asked = "text_prior=removed" if removed else "per_token=true"
+        if "log_likelihood" not in has:
+            raise EvalError(
+                f"{asked} must be asked of a model that knows log p(text | image); got {type(model.model).__name__} "
+                f"with {', '.join(sorted(has)) or 'none of the capabilities'}. Leave it out, or train one that writes."
+            )
+        if config.scored_by not in ("auto", "log_likelihood"):
+            raise EvalError(
+                f"{asked} must go with scored_by=log_likelihood; got scored_by={config.scored_by}. Choose one of them."
+            )
+        return Scoring("log_likelihood", removed, config.per_token)
+    if config.scored_by == "auto":
+        if {"embed_image", "embed_text"} <= has:
+            return Scoring("embeddings")
+        if "log_likelihood" in has:
+            return Scoring("log_likelihood")
+        require(model.model, ("score",), who)
+        return Scoring("score")
+    needs = {"embeddings": ("embed_image", "embed_text")}.get(config.scored_by, (config.scored_by,))
+    require(model.model, needs, who)
+    return Scoring(config.scored_by)
 
 
 @runtime_checkable
@@ -60,17 +122,36 @@ class EmbeddedItems:
 
 
 class ScoredItems:
-    """Scores come from the model's `score`, a block at a time; images are decoded anew for each pass over them."""
+    """Scores come from the model, a block at a time. Images are read once a pass, and texts in order of their length.
 
-    def __init__(self, model: Pretrained, reader: ImageReader, places: Sequence[int], texts: Sequence[str]) -> None:
+    All scores are computed at the first question and kept, if they are not more than KEPT; else images are decoded anew
+    for each pass over them.
+    """
+
+    def __init__(
+        self,
+        model: Pretrained,
+        reader: ImageReader,
+        places: Sequence[int],
+        texts: Sequence[str],
+        scoring: Scoring,
+    ) -> None:
         self.model, self.reader, self.places, self.texts = model, reader, list(places), list(texts)
+        self.scoring = scoring
+        self._rows: list[Encoded] = model.tokenizer.encode_all(self.texts)
+        self._prior: Tensor | None = None
+        self._all: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> Float[Tensor, "c t"]:
         """Scores of images start..stop against all texts."""
+        if (known := self._known()) is not None:
+            return known[start:stop]
         return self._block(range(start, stop), range(len(self.texts)))
 
     def pairs(self, matches: Matches) -> Float[Tensor, " p"]:
         """Scores of the matching pairs."""
+        if (known := self._known()) is not None:
+            return known[matches.pairs[:, 0], matches.pairs[:, 1]]
         scores = []
         for start in range(0, len(self.places), PAIRS_SIDE):
             stop = min(start + PAIRS_SIDE, len(self.places))
@@ -81,22 +162,73 @@ class ScoredItems:
 
     def columns(self, texts: Sequence[int]) -> Float[Tensor, "i q"]:
         """Scores of all images against some of the texts."""
+        if (known := self._known()) is not None:
+            return known[:, list(texts)]
         return self._block(range(len(self.places)), texts)
+
+    def _known(self) -> Tensor | None:
+        if self._all is None and len(self.places) * len(self.texts) <= KEPT:
+            self._all = self._block(range(len(self.places)), range(len(self.texts)))
+        return self._all
 
     @torch.inference_mode()
     def _block(self, images: Sequence[int], texts: Sequence[int]) -> Tensor:
-        tokens = [
-            self.model.tokenizer.batch([self.texts[t] for t in texts[i : i + PAIRS_SIDE]])
-            for i in range(0, len(texts), PAIRS_SIDE)
-        ]
-        device = self.model.device
-        network: Any = self.model.model
-        return torch.cat(
+        order = sorted(texts, key=lambda t: len(self._rows[t].ids))
+        blocks = [self._batch(order[i : i + TEXTS_SIDE]) for i in range(0, len(order), TEXTS_SIDE)]
+        scores = torch.cat(
             [
-                torch.cat([network.score(b.images.to(device), t.to(device), n) for t, n in tokens], 1)
-                for b in self.reader.batches([self.places[i] for i in images])
+                torch.cat(self._scored(batch.images.to(self.model.device), blocks), 1).to("cpu", torch.float32)
+                for batch in self.reader.batches([self.places[i] for i in images])
             ]
-        ).to("cpu", torch.float32)
+        )
+        if self.scoring.by == "log_likelihood":
+            scores = self._adjusted(scores, order)
+        back = {t: n for n, t in enumerate(order)}
+        return scores[:, [back[t] for t in texts]]
+
+    def _scored(self, images: Tensor, blocks: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """The scores of some images against each block of texts."""
+        network: Any = self.model.model
+        if self.scoring.by == "score":
+            return [network.score(images, tokens, lengths) for tokens, lengths in blocks]
+        if "generate_text" not in self.model.capabilities:
+            return [network.log_likelihood(images, tokens, lengths) for tokens, lengths in blocks]
+        read = network.begin(network.image_features(images), empty_prompt(len(images), images.device))
+        return [network.likelihoods(read, tokens, lengths) for tokens, lengths in blocks]
+
+    def _adjusted(self, scores: Tensor, order: Sequence[int]) -> Tensor:
+        """Without what the words alone make likely, and a token's share of it, where the settings ask for that."""
+        if self.scoring.prior_removed:
+            if self._prior is None:
+                self._prior = self._priors()
+            scores = scores - self._prior[list(order)]
+        if self.scoring.per_token:
+            scores = scores / torch.tensor([max(1, len(self._rows[t].ids) - 1) for t in order])
+        return scores
+
+    def _priors(self) -> Float[Tensor, " t"]:
+        network: Any = self.model.model
+        order = sorted(range(len(self.texts)), key=lambda t: len(self._rows[t].ids))
+        prior = torch.empty(len(order))
+        for i in range(0, len(order), TEXTS_SIDE):
+            part = order[i : i + TEXTS_SIDE]
+            prior[part] = network.text_prior(*self._batch(part)).to("cpu", torch.float32)
+        return prior
+
+    def _batch(self, texts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        tokens, lengths = self.model.tokenizer.pad([self._rows[t] for t in texts])
+        return tokens.to(self.model.device), lengths
+
+
+class SomeTexts:
+    """Some of the texts of others, in any order, a text as often as it is named."""
+
+    def __init__(self, items: Items, texts: Sequence[int]) -> None:
+        self.items, self.texts = items, list(texts)
+
+    def rows(self, start: int, stop: int) -> Float[Tensor, "c t"]:
+        """Scores of images start..stop against these texts."""
+        return self.items.rows(start, stop)[:, self.texts]
 
 
 class Gallery(NamedTuple):
@@ -108,16 +240,15 @@ class Gallery(NamedTuple):
 
 
 @torch.inference_mode()
-def read_gallery(model: Pretrained, reader: ImageReader, places: Sequence[int], who: str) -> Gallery:
-    """Decode, hash and embed the images at `places`. Raises EvalError where the model can neither embed nor score."""
-    embeds = can_embed(model, who)
+def read_gallery(model: Pretrained, reader: ImageReader, places: Sequence[int], who: str, embed: bool) -> Gallery:
+    """Decode and hash the images at `places`, and embed them if `embed`. Raises EvalError where none can be read."""
     kept: list[int] = []
     hashes: list[bytes] = []
     vectors: list[Tensor] = []
     for batch in reader.batches(places):
         kept += batch.places
         hashes += batch.hashes
-        if embeds:
+        if embed:
             network: Any = model.model
             vectors.append(network.embed_image(batch.images.to(model.device)).float().cpu())
     if not kept:
@@ -125,15 +256,29 @@ def read_gallery(model: Pretrained, reader: ImageReader, places: Sequence[int], 
             f"{who} must be given at least one readable image; got {len(places)} to read and {len(reader.broken)} "
             "broken. Look at the split with: diptych inspect"
         )
-    return Gallery(kept, hashes, torch.cat(vectors) if embeds else None)
+    return Gallery(kept, hashes, torch.cat(vectors) if embed else None)
 
 
-def can_embed(model: Pretrained, who: str) -> bool:
-    """Whether the model embeds both sides; if not it must score pairs, else EvalError."""
-    if {"embed_image", "embed_text"} <= set(model.capabilities):
-        return True
-    require(model.model, ("score",), who)
-    return False
+def blank_images(format: ImageFormat, count: int) -> UInt8[Tensor, "{count} 3 s s"]:
+    """Images of the mean colour, on which nothing is to be seen."""
+    colour = (255 * torch.tensor(format.mean)).round().to(torch.uint8)
+    return colour.view(1, 3, 1, 1).repeat(count, 1, format.resolution, format.resolution)
+
+
+def distinct(hashes: Sequence[bytes]) -> Int64[np.ndarray, " n"]:
+    """Which images have equal bytes: a number each, equal for equal ones, which are one independent item."""
+    return np.unique(np.array([h.hex() for h in hashes]), return_inverse=True)[1]
+
+
+def paired_values(test: PairedTest, verdict: str = "") -> dict[str, Any]:
+    """A paired test as JSON values; `verdict`: another than its own."""
+    return {
+        "difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "p_value": test.p_value,
+        "verdict": verdict or test.verdict(),
+    }
 
 
 def choose_places(split: Any, max_items: int) -> list[int]:
@@ -145,6 +290,14 @@ def choose_places(split: Any, max_items: int) -> list[int]:
     if not max_items or max_items >= size:
         return list(range(size))
     return sorted(permute(i, size, "max_items") for i in range(max_items))
+
+
+def dataset_folder(given: str, split: Any) -> Path | None:
+    """The dataset's folder: as given, else two levels above the split's first shard (DIR/val/00000.tar)."""
+    if given:
+        return Path(given)
+    shards = getattr(split, "shards", None)
+    return Path(shards[0]).parent.parent if shards else None
 
 
 def describe_broken(reader: ImageReader, most: int = 20) -> dict[str, Any]:

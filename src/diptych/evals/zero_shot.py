@@ -1,6 +1,6 @@
 """Zero-shot classification: which class's words lie closest to an image? On the user's own classes, untrained."""
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,16 +13,24 @@ from torch.nn.functional import normalize
 from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalResult
 from diptych.evals.prompts import BARE, SINGLE, Classes, fill, read_classes, read_templates
 from diptych.evals.ranking import check_finite
 from diptych.evals.scoring import (
     PAIRS_SIDE,
     EmbeddedItems,
     Gallery,
+    Items,
+    PairScoringConfig,
     ScoredItems,
+    Scoring,
+    SomeTexts,
     choose_places,
+    choose_scoring,
+    dataset_folder,
     describe_broken,
+    distinct,
+    paired_values,
     read_gallery,
     thumbnail,
 )
@@ -36,7 +44,7 @@ BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al., "On Calibration of Modern Neural Networks", 2017."""
 
 
-class ZeroShotConfig(EvalConfig):
+class ZeroShotConfig(PairScoringConfig):
     """Settings of the zero-shot eval."""
 
     classes: str | tuple[str, ...] = ""
@@ -69,7 +77,8 @@ class ZeroShot(Eval):
     """acc@1, acc@5 and mean per-class recall of prompt ensembles, against one prompt and the bare name, and the ECE.
 
     A class's vector is the mean of its prompts' unit vectors, made unit again (Radford et al., arXiv:2103.00020);
-    a model without embeddings scores every prompt and its scores are averaged over the templates.
+    a model without embeddings scores every prompt and its scores are averaged over the templates (`scored_by`, with or
+    without the prior of the words: `text_prior`).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("score",)
@@ -81,7 +90,7 @@ class ZeroShot(Eval):
     def run(self, model: Pretrained, data: Any, artifacts: bool = True) -> EvalResult:
         """Evaluate `model` on the split `data`, whose records must say their class in their meta."""
         config = self.config
-        folder = _folder(config, data)
+        folder = dataset_folder(config.data, data)
         places = choose_places(data, config.max_items)
         field, labels = read_labels(data, places, config.label_field)
         classes = read_classes(config.classes, folder, list(labels.values()))
@@ -89,13 +98,13 @@ class ZeroShot(Eval):
         first = {label: p for p, label in reversed(labels.items())}
         index_of = {label: classes.index_of(label, data.uid(p)) for label, p in first.items()}
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
-        gallery = read_gallery(model, reader, places, "zero_shot")
+        scoring = choose_scoring(model, config, "zero_shot")
+        gallery = read_gallery(model, reader, places, "zero_shot", scoring.by == "embeddings")
         truth = np.array([index_of[labels[p]] for p in gallery.places])
-        scale = _scale(model)
+        scale = _scale(model, scoring)
         sets = {"ensemble": templates, "single_prompt": (SINGLE,), "bare_name": (BARE,)}
-        guesses = {
-            name: guess(model, reader, gallery, classes.names, prompts, truth, scale) for name, prompts in sets.items()
-        }
+        score = _scorer(model, reader, gallery, classes.names, sets, scoring)
+        guesses = {name: guess(score(prompts), classes.names, truth, scale) for name, prompts in sets.items()}
         counts = np.bincount(truth, minlength=len(classes.labels))
         settings = {
             **{k: v for k, v in to_dict(config).items() if k != "kind"},
@@ -108,7 +117,7 @@ class ZeroShot(Eval):
             "broken_images": describe_broken(reader),
             "majority_class": classes.labels[int(counts.argmax())],
             "majority_share": float(counts.max() / counts.sum()),
-            "scored_by": "score" if gallery.vectors is None else "embeddings",
+            "scored_by": scoring.by,
             "logit_scale": scale,
         }
         metrics = self._metrics(guesses, truth, counts, _clusters(gallery))
@@ -242,27 +251,16 @@ def class_vectors(model: Pretrained, names: tuple[str, ...], templates: tuple[st
 
 
 def guess(
-    model: Pretrained,
-    reader: ImageReader,
-    gallery: Gallery,
-    names: tuple[str, ...],
-    templates: tuple[str, ...],
-    truth: Int64[np.ndarray, " n"],
-    scale: float | None,
+    items: SomeTexts | EmbeddedItems, names: tuple[str, ...], truth: Int64[np.ndarray, " n"], scale: float | None
 ) -> Guesses:
-    """Classify every image of the gallery by one set of prompts, some rows at a time."""
-    items: EmbeddedItems | ScoredItems
-    if gallery.vectors is None:
-        items = ScoredItems(model, reader, gallery.places, [fill(t, n) for t in templates for n in names])
-        step, averaged = PAIRS_SIDE, len(templates)
-    else:
-        items = EmbeddedItems(gallery.vectors, class_vectors(model, names, templates))
-        step, averaged = max(1, (1 << 22) // len(names)), 1
+    """Classify every image by the scores of its prompts, some rows at a time: of each template in turn every class's
+    (averaged over the templates), or of every class's vector."""
+    step = PAIRS_SIDE if isinstance(items, SomeTexts) else max(1, (1 << 22) // len(names))
     predicted, in_top_5, confidence = [], [], []
     for start in range(0, len(truth), step):
         rows = items.rows(start, min(start + step, len(truth)))
         check_finite(rows)
-        scores = rows.unflatten(1, (averaged, len(names))).mean(1)  # (b, c)
+        scores = rows.unflatten(1, (-1, len(names))).mean(1)  # (b, c)
         predicted.append(scores.argmax(1))
         target = torch.from_numpy(truth[start : start + step])
         in_top_5.append((scores.topk(min(5, len(names)), 1).indices == target[:, None]).any(1))
@@ -271,6 +269,24 @@ def guess(
     return Guesses(
         torch.cat(predicted).numpy(), torch.cat(in_top_5).numpy(), torch.cat(confidence).numpy() if confidence else None
     )
+
+
+def _scorer(
+    model: Pretrained,
+    reader: ImageReader,
+    gallery: Gallery,
+    names: tuple[str, ...],
+    sets: Mapping[str, tuple[str, ...]],
+    scoring: Scoring,
+) -> Callable[[tuple[str, ...]], SomeTexts | EmbeddedItems]:
+    """From templates to what scores them. Where pairs are scored, every prompt of every set is scored in one pass."""
+    vectors = gallery.vectors
+    if vectors is not None:
+        return lambda templates: EmbeddedItems(vectors, class_vectors(model, names, templates))
+    prompts = list(dict.fromkeys(fill(t, n) for templates in sets.values() for t in templates for n in names))
+    items: Items = ScoredItems(model, reader, gallery.places, prompts, scoring)
+    column = {prompt: i for i, prompt in enumerate(prompts)}
+    return lambda templates: SomeTexts(items, [column[fill(t, n)] for t in templates for n in names])
 
 
 def calibration_error(
@@ -319,30 +335,16 @@ def _share(hits: Bool[np.ndarray, " n"], clusters: Int64[np.ndarray, " n"], num_
 def _against(
     best: Guesses, other: Guesses, truth: Int64[np.ndarray, " n"], clusters: Int64[np.ndarray, " n"]
 ) -> dict[str, Any]:
-    test = paired_difference(best.predicted == truth, other.predicted == truth, clusters)
-    return {
-        "difference": test.difference,
-        "low": test.low,
-        "high": test.high,
-        "p_value": test.p_value,
-        "verdict": test.verdict(),
-    }
+    return paired_values(paired_difference(best.predicted == truth, other.predicted == truth, clusters))
 
 
 def _clusters(gallery: Gallery) -> Int64[np.ndarray, " n"]:
-    """Images with equal bytes are one independent item."""
-    return np.unique(np.array([h.hex() for h in gallery.hashes]), return_inverse=True)[1]
+    return distinct(gallery.hashes)
 
 
-def _scale(model: Pretrained) -> float | None:
-    """The learned logit scale: only with it do scores become probabilities."""
+def _scale(model: Pretrained, scoring: Scoring) -> float | None:
+    """What makes scores probabilities: the learned logit scale, or 1 for log p, which are (of whole texts) already."""
+    if scoring.by == "log_likelihood":
+        return None if scoring.per_token else 1.0
     log_scale = getattr(model.model, "log_logit_scale", None)
     return None if log_scale is None else float(torch.as_tensor(log_scale).detach().exp())
-
-
-def _folder(config: ZeroShotConfig, split: Any) -> Path | None:
-    """The dataset's folder: as configured, else two levels above the split's first shard (DIR/val/00000.tar)."""
-    if config.data:
-        return Path(config.data)
-    shards = getattr(split, "shards", None)
-    return Path(shards[0]).parent.parent if shards else None

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from diptych.core.batch import Batch
 from diptych.core.errors import EvalError
 from diptych.models.generate import Generation
 
@@ -38,11 +39,24 @@ class ScoresPairs(Protocol):
 
 @runtime_checkable
 class GeneratesText(Protocol):
-    """Writes token ids about images, each after its prompt (None: only the start)."""
+    """Writes token ids about images, each after its prompt (None: only the start).
+
+    It can be asked bit by bit, so that an image is seen once for all that is said of it: `image_features` are what it
+    reads of images, `begin` reads them and prompts and returns a state, from which `models.generate.write` goes on, and
+    of which `likelihoods` are log p(text | what was read), of each row read and each text (`models/writer.py`).
+    """
 
     def generate_text(
         self, images: UInt8[Tensor, "b 3 h w"], prompts: list[list[int]] | None, how: Generation
     ) -> list[list[int]]: ...
+
+    def image_features(self, images: UInt8[Tensor, "i 3 h w"]) -> Float[Tensor, "i p d"]: ...
+
+    def begin(self, features: Float[Tensor, "i p d"] | None, prompt: Batch) -> Any: ...
+
+    def likelihoods(
+        self, state: Any, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]: ...
 
 
 @runtime_checkable

@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diptych.core.errors import DataError
+from diptych.core.batch import Batch
+from diptych.core.errors import DataError, EvalError
+from diptych.core.seeds import fold
 from diptych.data.decode import MAX_BYTES, decode_image, resize_image
 from diptych.data.tokenize import Tokenizer
 from diptych.models.capabilities import EmbedsImages, EmbedsText, ScoresPairs, capabilities_of, require
+from diptych.models.generate import Generation, write
 from diptych.models.model import Model
 
 ImageLike = Any
@@ -29,7 +32,7 @@ TOKENIZED = 4096
 
 
 class Pretrained:
-    """Embeds and scores raw images and strings. Batches are formed here; gradients are off.
+    """Embeds, scores and writes about raw images and strings. Batches are formed here; gradients are off.
 
     Its methods take a single item or a sequence of them and return one row an item, on the CPU in float32: plain
     tensors, on which a probe can be trained.
@@ -105,6 +108,131 @@ class Pretrained:
         ]
         return torch.cat(rows)
 
+    def caption(self, images: ImageLike | Sequence[ImageLike], prompt: str = "", **how: Any) -> list[str]:
+        """A sentence about each image, `prompt` (its beginning, if given) included. `how`: as for `generate`."""
+        return [f"{prompt} {rest}".strip() for rest in self.generate(images, prompt or None, **how)]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        prompts: str | Sequence[str] | None = None,
+        image_of: Sequence[int] | None = None,
+        batch_size: int = 32,
+        **how: Any,
+    ) -> list[str]:
+        """What the model writes about each image after its prompt (None: from the start), without the prompt.
+
+        One image may have many prompts, and one prompt serves many images, or `image_of` says which image each prompt
+        is about; an image is seen once for all its prompts of a batch. `how` are fields of
+        `models.generate.Generation`: beams, or top_p and temperature with a seed; max_tokens (0: all that the context
+        has room for).
+        """
+        self._writes("generating text")
+        given, places, texts = _crossed(images, [""] if prompts is None else prompts, image_of, "prompts")
+        rows = self._prompts(texts)
+        written: list[str] = []
+        for start in range(0, len(rows), batch_size):
+            part = slice(start, start + batch_size)
+            plan = self._generation(how, max(map(len, rows[part])), start)
+            state = self._read(given, places[part], rows[part])
+            written += [self.tokenizer.decode(ids).strip() for ids in write(self.model, state, plan)]
+        return written
+
+    def ask(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        questions: str | Sequence[str],
+        answers: Sequence[str] | None = None,
+        **how: Any,
+    ) -> list[str]:
+        """The answer to each question: of `answers` the most probable, else what the model writes.
+
+        One image may have many questions, and one question be asked of many images; else there is one for each.
+        """
+        if answers is None:
+            return self.generate(images, _strings(questions), **how)
+        best = self.answer_log_likelihoods(images, questions, answers, **how).argmax(1)
+        return [answers[i] for i in best.tolist()]
+
+    def answer_scores(
+        self, images: ImageLike | Sequence[ImageLike], questions: str | Sequence[str], answers: Sequence[str]
+    ) -> Float[Tensor, "q a"]:
+        """The probability of each of `answers` to each question, if one of them is right."""
+        return self.answer_log_likelihoods(images, questions, answers).softmax(1)
+
+    @torch.no_grad()
+    def answer_log_likelihoods(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        questions: str | Sequence[str],
+        answers: Sequence[str],
+        image_of: Sequence[int] | None = None,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "q a"]:
+        """log p(answer and its end | image, question): exact, each image and each question being read once.
+
+        `image_of`: which image each question is about; None: as for `ask`.
+        """
+        self._writes("answering")
+        given, places, texts = _crossed(images, questions, image_of, "questions")
+        said = self.tokenizer.bare(_strings(answers))
+        end = self.tokenizer.specials[1]
+        lengths = torch.tensor([len(ids) + len(end) for ids in said])
+        endings = torch.full((len(said), int(lengths.max())), self.tokenizer.pad_id)
+        for row, ids in zip(endings, said, strict=True):
+            row[: len(ids) + len(end)] = torch.tensor([*ids, *end])
+        rows, found = self._prompts(texts, int(lengths.max())), []
+        for start in range(0, len(rows), batch_size):
+            state = self._read(given, places[start : start + batch_size], rows[start : start + batch_size])
+            found.append(cast(Any, self.model).likelihoods(state, endings, lengths).float().cpu())
+        return torch.cat(found)
+
+    def _writes(self, who: str) -> None:
+        """Raise EvalError where the model does not write."""
+        if "generate_text" not in self.capabilities:
+            raise EvalError(
+                f"{who} must be asked of a model that writes; got {type(self.model).__name__} with "
+                f"{', '.join(self.capabilities) or 'none of the capabilities'}. Train one with a recipe that writes, "
+                "such as coca:tiny or llava:tiny (all: diptych recipes)."
+            )
+
+    def _read(self, images: Sequence[ImageLike], image_of: Sequence[int], prompts: list[list[int]]) -> Any:
+        """The state of a model that writes after it has read each prompt and its image; equal images are seen once."""
+        network = cast(Any, self.model)
+        seen = {place: n for n, place in enumerate(dict.fromkeys(image_of))}
+        features = network.image_features(torch.stack([self.pixels(images[i]) for i in seen]).to(self.device))
+        index = torch.tensor([seen[i] for i in image_of], device=features.device)
+        lengths = torch.tensor([len(p) for p in prompts])
+        tokens = torch.full((len(prompts), int(lengths.max())), self.tokenizer.pad_id)
+        for row, prompt in zip(tokens, prompts, strict=True):
+            row[: len(prompt)] = torch.tensor(prompt)
+        batch = Batch(tokens=tokens.to(self.device), lengths=lengths, image_record=torch.arange(len(prompts)))
+        return network.begin(features[index], batch)
+
+    def _prompts(self, texts: Sequence[str], room: int = 1) -> list[list[int]]:
+        """The ids of texts that are to be gone on from by at least `room` tokens: with the start, without the end.
+        What is too long loses its end, and is counted by the tokenizer."""
+        start, end = self.tokenizer.specials
+        if not start or not end:
+            raise EvalError(
+                f"a tokenizer must have a start and an end to write with; got {start or 'no start'} and "
+                f"{end or 'no end'}. Name their ids where it is loaded: "
+                "Tokenizer.from_file(PATH, start_id=0, end_id=1)."
+            )
+        most = max(1, self.tokenizer.context_length - room)
+        rows = [[*start, *ids] for ids in self.tokenizer.bare(texts)]
+        self.tokenizer.count(len(rows), sum(len(row) > most for row in rows))
+        return [row[:most] for row in rows]
+
+    def _generation(self, how: dict[str, Any], longest: int, start: int) -> Generation:
+        """How to write after prompts of `longest` tokens, the first of which is the `start`-th of all."""
+        room = max(1, self.tokenizer.context_length - longest)
+        most = int(how.get("max_tokens") or room)
+        seed = how.get("seed", 0) if start == 0 else fold(how.get("seed", 0), "generate", start)
+        ids = {"start_id": self.tokenizer.start_id, "end_id": self.tokenizer.end_id}
+        return Generation(**{**how, **ids, "max_tokens": min(most, room), "seed": seed})
+
     def _pieces(self, tokens: Tensor, lengths: Tensor, batch_size: int) -> list[tuple[int, int]]:
         """Where to cut texts so that a piece has enough tokens to keep the device busy, and no more."""
         if batch_size:
@@ -132,6 +260,25 @@ def _some(items: list[Any], what: str) -> list[Any]:
 
 def _strings(texts: str | Sequence[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else _some(list(texts), "texts")
+
+
+def _crossed(
+    images: Any, texts: str | Sequence[str], image_of: Sequence[int] | None, what: str
+) -> tuple[list[Any], list[int], list[str]]:
+    """Images, which of them each text is about, and the texts: one each, or one of either for all of the others."""
+    given, said = _listed(images), _strings(texts)
+    if image_of is not None:
+        if len(image_of) != len(said):
+            raise DataError(f"image_of must name an image for each text; got {len(image_of)} for {len(said)} {what}.")
+        return given, list(image_of), said
+    if len(given) != len(said) and 1 not in (len(given), len(said)):
+        raise DataError(
+            f"{what} must be one an image, or one for all, or be about one image; got {len(said)} for {len(given)} "
+            "images. Repeat the images or the texts so that they are equally many."
+        )
+    if len(given) == 1:
+        return given, [0] * len(said), said
+    return given, list(range(len(given))), said * len(given) if len(said) == 1 else said
 
 
 def _parts(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

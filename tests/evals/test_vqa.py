@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pytest
+
+from diptych.core.config import from_json, to_json
+from diptych.core.errors import EvalError
+from diptych.evals import vqa
+from diptych.evals.questions import Question
+from diptych.evals.vqa import VqaConfig
+from tests.evals import fakes
+from tests.evals.fake_writer import writer
+
+
+def _run(model, split, artifacts=False, **settings):
+    return VqaConfig(**settings).build().run(model, split, artifacts)
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Questions of a train split where the first question's answer is mostly kind_3."""
+    asked = [Question(0, "which kind is it", a) for a in ("kind_3", "kind_3", "kind_4")]
+    monkeypatch.setattr(vqa, "train_questions", lambda folder, most: asked if most else [])
+
+
+@pytest.mark.parametrize("answers", ["", "free"])
+def test_a_perfect_model_is_always_right(answers):
+    split = fakes.asked(30, 5)
+    result = _run(writer(split), split, answers=answers)
+    e = result.metrics["accuracy"]
+    assert (e.value, e.n, e.chance) == (1, 30, 0.2)
+    assert e.above_chance
+    assert e.low < 1
+    for name in ("blind_accuracy", "most_common_answer_accuracy"):
+        assert result.metrics[name].value < 0.5
+    gain = result.metrics["gain_over_blind"]
+    assert gain.low > 0.5
+    assert result.metrics["accuracy_kind"].value == result.metrics["accuracy_sort"].value == 1
+    assert (result.settings["questions"], result.settings["images"]) == (60, 30)
+
+
+def test_a_blind_model_does_not_gain_by_looking():
+    split = fakes.asked(60, 5)
+    result = _run(writer(split, blind=True), split)
+    gain = result.metrics["gain_over_blind"]
+    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+    assert not result.metrics["accuracy"].above_chance
+
+
+def test_intervals_are_over_images_with_all_their_questions():
+    split = fakes.asked(40, 4)
+    split.images = [split.images[i % 8] for i in range(40)]  # five records an image
+    result = _run(writer(split, perfect=False), split)
+    assert result.metrics["accuracy"].n == 8
+    assert result.settings["images"] == 8
+
+
+def test_each_image_is_seen_once_and_equal_questions_are_asked_blindly_once():
+    split = fakes.asked(30, 5)
+    model = writer(split)
+    _run(model, split, batch_size=7)
+    assert model.model.images_seen == 30 + 1
+
+
+def test_what_the_questions_alone_say_stands_beside(train):
+    split = fakes.asked(50, 5)
+    result = _run(writer(split), split)
+    # "which kind is it" is answered by kind_3, right for a fifth; "of what sort" shares no word with it: kind_3 too
+    assert result.metrics["question_only_accuracy"].value == pytest.approx(0.2, abs=0.03)
+    assert result.settings["question_only_by"] == {"same question": 50, "most common answer": 50}
+    assert result.settings["train_questions"] == 3
+    assert result.metrics["gain_over_question_only"].low > 0
+    assert result.settings["answers_from"] == "the answers of the train split"
+    assert result.settings["answers_outside_the_list"] == 62, "only two of five kinds were ever an answer"
+    assert result.metrics["accuracy"].value == pytest.approx(0.38)
+    without = _run(writer(split), split, train_items=0)
+    assert "question_only_accuracy" not in without.metrics
+
+
+def test_artifacts_are_whole_and_json():
+    split = fakes.asked(40, 5)
+    split.images[3] = b"broken"
+    result = _run(writer(split, perfect=False), split, True, pictures=4)
+    assert from_json(to_json(result)).metrics == result.metrics
+    found = json.loads(json.dumps(result.artifacts))
+    assert result.settings["broken_images"]["count"] == 1
+    assert result.settings["questions"] == 78
+    assert np.array(found["confusion"]["matrix"]).sum() == 78
+    assert np.trace(np.array(found["confusion"]["matrix"])) / 78 == pytest.approx(result.metrics["accuracy"].value)
+    assert [row["name"] for row in found["by_question"]] == ["kind", "sort"]
+    assert set(found["against"]) == {"blind"}
+    assert len(found["answers_wrong"]) == 4
+    assert not any(a["right"] for a in found["answers_wrong"])
+    assert all(a["thumb"] and 0 <= a["confidence"] <= 1 for a in found["answers_wrong"])
+    assert all(a["said"] == a["answer"] for a in found["answers_right"])
+    assert sum(found["answers"]["right"]) / 78 == pytest.approx(result.metrics["accuracy"].value)
+
+
+def test_answers_come_from_a_file(tmp_path):
+    path = tmp_path / "answers.txt"
+    path.write_text("".join(f"kind_{i}\n" for i in range(8)))
+    split = fakes.asked(30, 5)
+    result = _run(writer(split), split, answers=str(path))
+    assert result.metrics["accuracy"].chance == 1 / 8
+    assert result.settings["answers_from"] == "answers.txt"
+
+
+def test_errors_say_what_to_do():
+    split = fakes.asked(4, 2)
+    with pytest.raises(EvalError, match="vqa must be given a model with generate_text; got Embeds"):
+        _run(fakes.model(), split)
+    with pytest.raises(EvalError, match=r"records with questions and answers; got none among 5 of val.*easy_vqa"):
+        _run(writer(split), fakes.pairs(5))
+    split.images = [b"broken"] * 4
+    with pytest.raises(EvalError, match="at least one readable image; got 4 broken"):
+        _run(writer(split), split)
