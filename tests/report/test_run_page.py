@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from diptych.core.errors import DataError
@@ -52,3 +54,17 @@ def test_a_model_alone_is_no_run(tmp_path):
     (tmp_path / "config.json").write_text('{"kind": "diptych.models.two_tower.TwoTowerConfig", "embed_dim": 8}')
     with pytest.raises(DataError, match="holds a model alone"):
         run_page(tmp_path)
+
+
+def test_stages_come_one_after_another_before_the_last_runs_curves(tmp_path):
+    run = fake_run.write(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"before": [{"stage": "first"}, {"stage": "second"}]}))
+    for name in ("first", "second"):
+        home = run / "stages" / name
+        home.mkdir(parents=True)
+        records = [{"kind": "train", "samples_seen": i, "loss": 3.0 - i} for i in range(3)]
+        (home / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    html = run_page(run)
+    at = [html.index(f"<h2>{name}</h2>") for name in ("Stage: first", "Stage: second", "Curves")]
+    assert at == sorted(at)

@@ -114,3 +114,41 @@ def test_a_short_run_whose_loss_or_validation_wavers_is_left_in_peace():
     for i, record in enumerate(_steps(12)):
         doctor.observe({**record, "loss": 3.0 - 0.1 * i})
         assert doctor.observe({"samples_seen": record["samples_seen"], "val_loss": 3.0 + 0.2 * i}) == []
+
+
+WRITES = Facts(samples_total=10_000, warmup_samples=500, global_batch=128, records=5_000, writes=True)
+
+
+def _val(seen: int, sight: float, error: float) -> dict:
+    return {
+        "samples_seen": seen, "val_loss": 2.0, "val_loss_mismatched": 2.0 + sight, "sight": sight, "sight_error": error
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "blind"),
+    [
+        (_val(9_000, 0.01, 0.02), True),
+        (_val(9_000, -0.01, 0.001), True),
+        (_val(9_000, 0.5, 0.02), False),
+        (_val(4_000, 0.01, 0.02), False),
+    ],
+    ids=["late and nothing", "worse than nothing", "it looks", "early"],
+)
+def test_a_model_that_writes_without_looking_is_found_out(record, blind):
+    doctor = Doctor(WRITES)
+    for r in _run(start=2_000):
+        doctor.observe({k: v for k, v in r.items() if k != "chance_terms"})
+    for r in _run(start=8_500):
+        doctor.observe(r)
+    found = [f for f in doctor.observe(record) if f.code == "blind"]
+    assert bool(found) is blind
+    if blind:
+        assert "the model writes without looking" in found[0].message
+        assert "train.rates" in found[0].advice
+
+
+def test_words_at_chance_are_not_called_pairs():
+    (found,) = examine([{**r, "chance_loss": 3.0} for r in _run(loss=2.99, chance_terms=None)], WRITES)
+    assert "3.000 is what guessing gives: the model knows no more of words than how often each comes" in found.message
+    assert "128 texts" in found.advice

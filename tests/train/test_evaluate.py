@@ -9,7 +9,7 @@ from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
 from diptych.models.pretrained import Pretrained
 from diptych.train.accumulate import Accumulator
 from diptych.train.build import build_objective, find_tokenizer
-from diptych.train.evaluate import evaluate, validation_loss
+from diptych.train.evaluate import evaluate, validation
 from tests.train.tiny_run import tiny_config, tiny_dataset
 
 
@@ -45,20 +45,21 @@ def parts(data):
 def test_the_validation_loss_is_that_of_the_first_batches_and_always_the_same(parts):
     config, dataset, tokenizer, objective = parts
     how = dataset, tokenizer, objective, Accumulator(objective, 3), torch.device("cpu")
-    loss = validation_loss(config, *how)
-    assert loss == validation_loss(config, *how)
+    loss = validation(config, *how)
+    assert list(loss) == ["val_loss"]
+    assert loss == validation(config, *how)
     assert objective.training
     assert all(p.grad is None for p in objective.parameters())
-    two = validation_loss(config.replace(train=config.train.replace(val_batches=2)), *how)
+    two = validation(config.replace(train=config.train.replace(val_batches=2)), *how)
     assert two != loss
-    assert two == validation_loss(config.replace(train=config.train.replace(val_batches=9)), *how)
-    assert validation_loss(config.replace(train=config.train.replace(val_batches=0)), *how) is None
+    assert two == validation(config.replace(train=config.train.replace(val_batches=9)), *how)
+    assert validation(config.replace(train=config.train.replace(val_batches=0)), *how) == {}
 
 
-def test_without_a_validation_split_there_is_no_validation_loss(parts, tmp_path):
+def test_without_a_validation_split_there_is_no_validation(parts, tmp_path):
     config, dataset, tokenizer, objective = parts
     del dataset.splits["val"]
-    assert validation_loss(config, dataset, tokenizer, objective, Accumulator(objective), torch.device("cpu")) is None
+    assert validation(config, dataset, tokenizer, objective, Accumulator(objective), torch.device("cpu")) == {}
     assert dataset.held_out() == "train"
 
 

@@ -63,6 +63,7 @@ def test_a_bias_by_itself_is_frozen_and_its_module_stays_awake():
         (("imag",), "Did you mean 'image'"),
         (("image_towr.*",), r"Did you mean 'image_tower\.\*'"),
         (("zzz",), "begin with: image_tower, log_logit_scale, text_projection, token_embed"),
+        (("connector",), "Its parameters begin with|Did you mean"),
         (("image", "t*"), "must leave something to train"),
         (("*",), "must leave something to train"),
     ],
@@ -70,6 +71,38 @@ def test_a_bias_by_itself_is_frozen_and_its_module_stays_awake():
 def test_words_that_name_nothing_or_everything_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         freeze(objective(), words)
+
+
+def test_only_what_is_named_trains_and_freezing_goes_before_it():
+    found = objective(batch_norm=True)
+    freeze(found, ("image_tower.3.*",), ("image", "text_projection"))
+    trained = {n for n, p in found.model.named_parameters() if p.requires_grad}
+    assert trained == {f"image_tower.{n}" for n in ("0.weight", "0.bias", "1.weight", "1.bias")} | {
+        "text_projection.weight"
+    }
+    assert resting(found.model) == ["image_tower.3", "token_embed"]
+    with pytest.raises(ConfigError, match=r"train\.only must name towers .* got 'imag'"):
+        freeze(objective(), (), ("imag",))
+    with pytest.raises(ConfigError, match=r"must leave something to train; got train\.only=log_logit_scale"):
+        freeze(objective(), (), ("log_logit_scale",))
+
+
+@pytest.mark.parametrize(
+    "how", [{"optimizer": "muon", "precision": "bfloat16"}, {"rates": (("text_tower.blocks.*", 3.0),)}]
+)
+def test_frozen_is_frozen_whatever_else_is_on(data: Path, tmp_path: Path, how: dict):
+    """Every tensor outside of `only`: against decay, averages, another optimizer, another precision, rates."""
+    from tests.train.locked import lit
+
+    config = lit(data, only=("text",), frozen="live", ema_decay=0.9, weight_decay=1.0, save_every_samples=16, **how)
+    config = config.replace(train=config.train.replace(freeze=("text_tower.token_embed.*",), keep_checkpoints=9))
+    train(config, tmp_path)
+    short, long = tmp_path / "checkpoints/000000000016", tmp_path / "checkpoints/000000000048"
+    for file in ("model.safetensors", "ema.safetensors"):
+        before, after = load_file(short / file), load_file(long / file)
+        for name in before:
+            trains = name.startswith("text_tower.") and name != "text_tower.token_embed.weight"
+            assert torch.equal(before[name], after[name]) is not trains, name
 
 
 @pytest.mark.parametrize("micro_batch", [0, 6])

@@ -146,6 +146,21 @@ def test_channels_last_and_bfloat16_go_on_to_the_same_bits(data, tmp_path, monke
     assert weights(tmp_path / "run") == weights(tmp_path / "alone")
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_rates_of_parts_go_on_to_the_same_bits(data, tmp_path, monkeypatch, optimizer):
+    rates = (("image", 0.1), ("image_tower.blocks.*", 0.5))
+    config = tiny_config(data, optimizer=optimizer, rates=rates, save_every_samples=48).replace(model=small_vit())
+    train(config, tmp_path / "alone")
+    with monkeypatch.context() as patch:
+        kill_at(patch, "_apply", 5)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
+    plain = train(config.replace(train=config.train.replace(rates=())), tmp_path / "plain")
+    assert weights(plain) != weights(tmp_path / "alone")
+
+
 def test_sigterm_saves_says_how_to_go_on_and_does(data, tmp_path, monkeypatch, uninterrupted):
     config, run = tiny_config(data, **RICH), tmp_path / "run"
     real, count = loop._apply, iter(range(100))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diptych.core.errors import TrainingError
+from diptych.core.errors import ConfigError, TrainingError
 from diptych.core.image_format import ImageFormat
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -14,6 +14,8 @@ from diptych.train.optimizer import (
     gradient_norm,
     gradient_norms,
     parameter_names,
+    rate_factors,
+    rates_fact,
     set_lr,
 )
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
@@ -56,6 +58,60 @@ def test_groups_names_and_rates():
     assert "model.token_embed.weight" in undecayed  # the model says so
     set_lr(optimizer, 0.5)
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.5]
+
+
+RATES = (("image", 0.1), ("image_tower.blocks.*", 0.5), ("log_logit_scale", 2.0))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_parts_have_rates_of_their_own_and_the_last_word_counts(kind):
+    objective = two_transformers()
+    factors = rate_factors(objective, RATES)
+    assert factors["model.image_tower.patch_embed.weight"] == 0.1
+    assert factors["model.image_tower.blocks.0.mlp.fc_1.weight"] == 0.5
+    assert factors["model.log_logit_scale"] == 2.0
+    assert "model.text_tower.token_embed.weight" not in factors
+    optimizer = build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6, kind, RATES)
+    names = parameter_names(objective, optimizer)
+    assert sorted(names) == sorted(n for n, _ in objective.named_parameters())
+    set_lr(optimizer, 0.5)
+    decayed, _ = decayed_names(objective)
+    at = iter(names)
+    for group in optimizer.param_groups:
+        for _ in group["params"]:
+            name = next(at)
+            assert group["lr"] == 0.5 * factors.get(name, 1.0), name
+            assert group["weight_decay"] == (0.2 if name in decayed else 0.0), name
+    assert rates_fact(objective, RATES).endswith("x 1 on the others")
+    assert rates_fact(objective, ()) == ""
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_share_of_the_rate_is_a_share_of_step_and_decay(kind):
+    """Adam's first step does not depend on the gradient's size: all that differs is the rate."""
+    moved = []
+    for rates in ((), (("*", 0.25),)):
+        torch.manual_seed(0)
+        objective = two_transformers()
+        before = {n: p.detach().clone() for n, p in objective.named_parameters()}
+        optimizer = build_optimizer(objective, 1e-3, 0.2, (0.9, 0.98), 1e-6, kind, rates)
+        set_lr(optimizer, 1e-2)
+        for p in objective.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        moved.append({n: p.detach() - before[n] for n, p in objective.named_parameters()})
+    for name, whole in moved[0].items():
+        torch.testing.assert_close(moved[1][name], whole / 4, atol=1e-6, rtol=1e-3)
+
+
+def test_rates_that_name_nothing_that_trains_are_refused():
+    objective = two_transformers()
+    with pytest.raises(ConfigError, match=r"train\.rates must name towers .* got 'imag'"):
+        rate_factors(objective, (("imag", 0.1),))
+    for p in objective.model.image_tower.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(ConfigError, match="got 'image', which is frozen"):
+        rate_factors(objective, (("image", 0.1),))
 
 
 def test_frozen_parameters_are_left_out_and_nothing_to_train_is_refused():

@@ -11,7 +11,7 @@ import diptych.data.views as views
 import diptych.train.tables as tables
 from diptych.checkpoints.native import save_pretrained
 from diptych.core.errors import CheckpointError, ConfigError
-from diptych.data.augment import AugmentConfig
+from diptych.data.augment import NO_AUGMENTATION, AugmentConfig
 from diptych.data.dataset import Dataset
 from diptych.data.features import views_of
 from diptych.data.loader import Loader
@@ -20,6 +20,7 @@ from diptych.train.config import RunConfig
 from diptych.train.loop import train
 from diptych.train.tables import Filler, Source, cached_names
 from tests.train.locked import lit, save_teacher, student
+from tests.train.staged import language_run, prefix_run
 from tests.train.tiny_run import tiny_dataset
 
 CPU = torch.device("cpu")
@@ -318,3 +319,30 @@ def test_the_plan_of_a_locked_run_counts_what_trains(data):
     assert locked.fixed_bytes == live.fixed_bytes == 4 * (image + 4 * (rest + 1))
     assert locked.flops_per_sample < live.flops_per_sample < free.flops_per_sample
     assert "frozen       image_tower" in plan(lit(data))
+
+
+def test_a_writers_frozen_tower_is_read_from_a_table_of_its_tokens(data, tmp_path):
+    """LLaVA's alignment: all that the language side reads of an image is computed once."""
+    settings = {"only": ("connector",), "samples_seen": 64, "val_batches": 1}
+
+    def run(**more: object) -> RunConfig:
+        config = prefix_run(data, **settings, **more)
+        return config.replace(data=config.data.replace(augment=NO_AUGMENTATION))
+
+    live, cached = train(run(frozen="live"), tmp_path / "live"), train(run(), tmp_path / "cached")
+    names = ("loss", "val_loss", "val_loss_mismatched", "sight")
+    for name in names:
+        assert losses(cached, name) == pytest.approx(losses(live, name), rel=1e-4, abs=1e-6), name
+    assert losses(cached, "sight")[-1] != 0
+    (table, _) = (json.loads(p.read_text()) for p in (data / "features").glob("*/table.json"))
+    assert table["width"] == 5 * 16  # CLS and four patches
+    again = run()
+    again = again.replace(model=again.model.replace(reading=again.model.reading.replace(cls=False)))
+    train(again, tmp_path / "again")
+    assert len(list((data / "features").glob("*/table.json"))) == 4  # another reading is another table
+
+
+def test_what_no_one_reads_gets_no_table(data):
+    config = language_run(data)
+    objective = build_objective(config, find_tokenizer(config, Dataset.open(data)), CPU)
+    assert cached_names(config, objective) == []

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diptych.checkpoints.adapters import adapter_scale, merged
 from diptych.checkpoints.key_map import check_shapes
 from diptych.checkpoints.sharded import SHARDS, check_digests, read_shards, stored
 from diptych.core.config import from_dict, to_dict
@@ -104,6 +105,8 @@ def load(
     settings = _settings(folder)
     config = _config(settings, folder)
     state, found = _weights(folder, settings, weights)
+    if "adapter_scale" in settings:
+        state = merged(state, settings["adapter_scale"])
     tokenizer = Tokenizer.load(folder)
     if resolution is not None and resolution != config.image_format.resolution:
         config = config.replace(image_format=config.image_format.replace(resolution=resolution))
@@ -192,6 +195,9 @@ def _write_settings(
         "model": to_dict(model.config),
         "extra": dict(extra or {}),
     }
+    scale = adapter_scale(model)
+    if scale is not None:
+        config["adapter_scale"] = scale
     write_json(folder / CONFIG, config)
     tokenizer.save(folder)
     return config
@@ -211,9 +217,14 @@ def _join(folder: Path, settings: dict[str, Any], weights: Weights) -> tuple[dic
     """The same from what several processes have written; their digests vouch for it."""
     digests = _prints(folder, SHARDS)
     check_digests(folder / SHARDS, digests)
-    has_ema = any(name.startswith("ema/") for name in stored(folder / SHARDS))
+    there = stored(folder / SHARDS)
+    has_ema = any(name.startswith("ema/") for name in there)
     part = "ema" if _wants_ema(folder, has_ema, weights) else "model"
-    wanted = build(_config(settings, folder), settings["vocab_size"]).state_dict()
+    if "adapter_scale" in settings:  # names are not those of the plain model
+        found = {n.removeprefix(f"{part}/"): e for n, e in there.items() if n.startswith(f"{part}/")}
+        wanted = {n: torch.empty(e.shape, dtype=e.dtype) for n, e in found.items()}
+    else:
+        wanted = build(_config(settings, folder), settings["vocab_size"]).state_dict()
     read_shards(folder / SHARDS, {f"{part}/{n}": t for n, t in wanted.items()})
     return wanted, fingerprint(wanted, _fingerprint_of_settings(settings, folder))
 
@@ -292,7 +303,9 @@ def _prints(folder: Path, key: str) -> Any:
 
 def _fingerprint_of_settings(settings: dict[str, Any], folder: Path) -> str:
     """What besides the weights decides the embeddings: configuration, vocabulary size and tokenizer files."""
-    h = hashlib.sha256(json.dumps([settings.get("model"), settings.get("vocab_size")], sort_keys=True).encode())
+    decides = [settings.get("model"), settings.get("vocab_size")]
+    decides += [settings["adapter_scale"]] if "adapter_scale" in settings else []
+    h = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         file = folder / name
         h.update(f"\0{name}\0".encode() + (file.read_bytes() if file.is_file() else b""))

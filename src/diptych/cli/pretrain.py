@@ -30,10 +30,10 @@ def command(
 
             typer.echo(plan(config, base))
             return
-        from diptych.train.loop import train
         from diptych.train.run_folder import default_folder
+        from diptych.train.stages import pretrain
 
-        folder = train(config, run or default_folder(config), resume=resume, device=device, base=base)
+        folder = pretrain(config, run or default_folder(config), resume=resume, device=device, base=base)
         if distributed.is_main():
             typer.echo(f"\nDone: {folder}\nReport:  diptych report {folder}")
     finally:

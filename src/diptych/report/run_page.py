@@ -12,6 +12,7 @@ from diptych.report.confusion import confusion_section
 from diptych.report.page import Page, card, cards, columns, details, note, settings_table, table
 from diptych.report.plots import Series, Whisker, line_chart
 from diptych.report.terminal import is_share, shown
+from diptych.report.written import written_section
 
 Json = dict[str, Any]
 
@@ -38,6 +39,10 @@ def run_page(run: str | Path) -> str:
     page.section("The doctor", *(_note(f) for f in doctor))
     if not doctor:
         page.section("The doctor", note("Nothing to complain of.", "The doctor reads every logged number of the run."))
+    for stage in config.get("before", []):
+        home = run / "stages" / stage["stage"]
+        notes = (_note(f) for f in _lines(home / "doctor.jsonl"))
+        page.section(f"Stage: {stage['stage']}", *notes, _curves(_lines(home / "metrics.jsonl")))
     page.section("Curves", _curves(metrics))
     for result in results:
         name = f"{_words(result['task'])}: {result.get('split', '')}"
@@ -86,6 +91,7 @@ def _curves(metrics: list[Json]) -> str:
         ([line("lr", "learning rate")], "learning rate", False),
         ([line("grad_norm", "gradient norm")], "gradient norm", True),
         ([line("logit_scale", "logit scale")], "logit scale", False),
+        ([line("sight", "sight")], "what the right image is worth, nats a token", False),
         ([line("positive_cosine", "pairs"), line("negative_cosine", "others")], "cosine", False),
         ([line("samples_per_s", "samples/s")], "samples per second", False),
         ([line("data_wait", "waiting for data"), line("duplicate_captions", "repeated captions")], "share", False),
@@ -122,6 +128,7 @@ def _result(result: Json) -> str:
             parts.append(draw(artifacts[key], result))
     if result["task"] == "zero_shot":
         parts.append(confusion_section(artifacts))
+    parts.append(written_section(artifacts))
     parts.append(details("Settings of this eval", settings_table(result.get("settings", {}))))
     return "".join(parts)
 

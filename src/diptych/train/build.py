@@ -24,16 +24,21 @@ from diptych.objectives.objective import Objective
 from diptych.train import run_folder
 from diptych.train.accumulate import Accumulator
 from diptych.train.batch_norms import RunningStatistics, batch_norm_notice, batch_norms
+from diptych.train.chance import unigram_entropy
 from diptych.train.compiling import compile_blocks, compiles
 from diptych.train.config import RunConfig
 from diptych.train.display import header
+from diptych.train.doctor import Curve
 from diptych.train.ema import Ema
 from diptych.train.environment import warn_of_slow_bfloat16
-from diptych.train.freeze import freeze, frozen_fact, frozen_state
+from diptych.train.freeze import frozen_fact, frozen_state, objective_around
+from diptych.train.lora import adapter_fact
 from diptych.train.meter import Meter
 from diptych.train.metrics import Interval
-from diptych.train.optimizer import build_optimizer, decayed_names
+from diptych.train.optimizer import build_optimizer, decayed_names, rates_fact
+from diptych.train.parts import fill_part
 from diptych.train.probe import leaner, way_of_run
+from diptych.train.reference_curve import find_curve
 from diptych.train.resume import load_checkpoint
 from diptych.train.schedule import Schedule, choose_lr, choose_warmup, resolution_at, settle
 from diptych.train.sharding import is_sharded, shard
@@ -57,6 +62,8 @@ class Run:
     statistics: RunningStatistics
     meter: Meter
     tables: Tables = field(default_factory=dict)
+    chance: float | None = None
+    curve: Curve | None = None
     step: int = 0
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
@@ -93,9 +100,11 @@ def build(
             f"Try {math.ceil(config.train.global_batch / world_size()) * world_size()}."
         )
     found = run_folder.find_start(folder, config, resume, dataset.fingerprint)
-    # a checkpoint holds its tokenizer and what has become of the init, which may be gone
-    tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(config, dataset)
-    objective = build_objective(config.replace(init="") if found else config, tokenizer, device)
+    # a checkpoint holds its tokenizer and what has become of init and parts, which may be gone
+    kept = config.replace(init="", parts={}, tokenizer="") if found else config
+    given = run_folder.located(kept, folder)
+    tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(given, dataset)
+    objective = build_objective(given, tokenizer, device)
     cached_names(config, objective)  # can it be?
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
@@ -110,14 +119,14 @@ def build(
     if t.sharding == "fsdp":
         shard(objective)
     assert t.weight_decay is not None  # it is settled
-    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps, t.optimizer)
+    optimizer = build_optimizer(objective, schedule.peak_lr, t.weight_decay, t.betas, t.eps, t.optimizer, t.rates)
     ema = Ema(objective.model, t.ema_decay, frozen_state(objective.model)) if t.ema_decay else None
     run_folder.open_run(folder, config, base, found, dataset, device)  # not before all is known to fit
     accumulate = Accumulator(objective, way.micro_batch, t.precision, way.kept)
     accumulate.leaner = partial(leaner, batch_norm=bool(batch_norms(objective))) if t.micro_batch < 0 else None
     statistics = RunningStatistics(objective)
     parts = (dataset, tokenizer, objective, schedule, optimizer, ema, accumulate, statistics)
-    run = Run(config, folder, device, *parts, _meter(config, tokenizer.vocab_size, device))
+    run = Run(config, folder, device, *parts, _meter(given, tokenizer.vocab_size, device))
     if found:
         load_checkpoint(found[0], objective, optimizer, ema)
         state = found[1]
@@ -130,6 +139,9 @@ def build(
     if notice:
         say(f"  note: {notice}")
     run.tables = run_tables(config, objective, dataset, tokenizer, device)
+    run.curve = find_curve(config, dataset.fingerprint)
+    if objective.writes:
+        run.chance = unigram_entropy(run.split, tokenizer, config.data, t.seed)
     return run, found is not None
 
 
@@ -139,23 +151,22 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.devic
     model = config.model.build(tokenizer.vocab_size)
     if config.init:
         start_from(model, config.init)
+    for name, reference in config.parts.items():
+        fill_part(model, name, reference)
     model = model.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    objective = config.objective.build(model).to(device)
-    freeze(objective, config.train.freeze)
-    return objective.train()
+    return objective_around(config, model)
 
 
 def _meter(config: RunConfig, vocab_size: int, device: torch.device) -> Meter:
     """Counts the run's operations on an objective like its own."""
 
     def like_its_own() -> Objective:
-        objective = config.objective.build(config.model.build(vocab_size))
-        freeze(objective, config.train.freeze)
-        return objective.train()
+        return objective_around(config, config.model.build(vocab_size))
 
-    name = f"{to_json(config.model)}{to_json(config.objective)}{vocab_size}{config.train.freeze}"
+    t = config.train
+    name = f"{to_json(config.model)}{to_json(config.objective)}{vocab_size}{t.freeze}{t.only}{t.lora}"
     return Meter(like_its_own, name, config.model.context_length, device, config.train.precision)
 
 
@@ -208,12 +219,14 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
     return {
         "run": f"{run.folder}" + (f", resumed at {run.samples_seen:,} samples" if run.step else ""),
         "model": f"{_name(run.config.model)}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
-        **({"frozen": frozen_fact(model)} if t.freeze else {}),
+        **({"frozen": frozen_fact(model)} if t.chooses else {}),
+        **({"adapters": adapter_fact(model, t.lora)} if t.lora.rank else {}),
         "data": f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records",
         "objective": _name(run.config.objective).lower(),
         "budget": f"{s.steps * s.global_batch:,} samples = {s.steps:,} steps of {s.global_batch:,} = "
         f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
         "rate": f"{s.peak_lr:.2g} ({reasons['lr']}), {s.shape}",
+        **({"its shares": rates_fact(run.objective, t.rates)} if t.rates else {}),
         "warm-up": f"{s.warmup_samples:,} samples ({reasons['warmup']})",
         "optimizer": f"{'Muon and AdamW' if t.optimizer == 'muon' else 'AdamW'}, decay {t.weight_decay} on {decayed} "
         f"tensors, none on {undecayed}",

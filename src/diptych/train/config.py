@@ -9,6 +9,7 @@ from diptych.data.loader import LoaderConfig
 from diptych.evals.eval import EvalConfig
 from diptych.models.model import ModelConfig
 from diptych.objectives.objective import ObjectiveConfig
+from diptych.train.lora import LoraConfig
 
 Chosen = BeforeValidator(lambda value: None if value == "auto" else value)
 ChosenCount = BeforeValidator(lambda value: 0 if value == "auto" else value)
@@ -22,7 +23,12 @@ class TrainConfig(Config):
     micro_batch         pairs in memory at once on each process; 0: all; -1: as many as a measurement before the first
                         step finds room for. The gradient stays that of the global batch
     checkpoint_activations  keep only each block's input and compute the rest again in the backward pass
-    freeze              what does not train: "image", "text", or patterns of parameter names ("image_tower.blocks.?.*")
+    only                all that trains: "image", "text", a part's name ("connector"), or patterns of parameter names
+                        ("image_tower.blocks.?.*"); empty: everything
+    freeze              what does not train, in the same words; it goes before `only`
+    rates               (pattern, factor) on rate and so on decay of what it names, in the same words, for each
+                        parameter the last that fits: (("image", 0.1), ("image_tower.projection.*", 1.0))
+    lora                adapters beside linear maps; everything else is then frozen but what `only` names
     frozen              "cached": a wholly frozen tower is computed once and read from a table; "live": at every step
     cached_dtype        of that table; "float16" takes half the disk and is an approximation
     cached_crops        augmented views of each image in that table, of which one is drawn; 0: one, not augmented
@@ -47,7 +53,10 @@ class TrainConfig(Config):
     global_batch: Annotated[int, ChosenCount] = Field(default=256, ge=0)
     micro_batch: int = Field(default=-1, ge=-1)
     checkpoint_activations: bool = False
+    only: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
+    rates: tuple[tuple[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], ...] = ()
+    lora: LoraConfig = LoraConfig()
     frozen: Literal["cached", "live"] = "cached"
     cached_dtype: Literal["float32", "float16"] = "float32"
     cached_crops: int = Field(default=0, ge=0)
@@ -77,6 +86,11 @@ class TrainConfig(Config):
     progressive: tuple[tuple[float, int], ...] = ()
     wandb: str = ""
     mlflow: str = ""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether not everything trains."""
+        return bool(self.only or self.freeze or self.lora.rank)
 
     @field_validator("betas")
     @classmethod
@@ -108,14 +122,55 @@ class TrainConfig(Config):
 class RunConfig(Config):
     """A whole run. `recipe` is the name that it came from; `tokenizer` is empty for the dataset's own, "clip" for
     CLIP's, else a tokenizer.json or a folder with one. Its context is cut or stretched to `model.context_length`.
-    `init` is a model folder (a run, a converted checkpoint) whose weights training starts from; empty: fresh weights.
+
+    init    a model folder (a run, a converted checkpoint) whose weights training starts from; empty: fresh weights
+    parts   the same for single parts of the model, by their attribute's name: {"language": FOLDER} takes the weights
+            *and* the settings of `language` from that folder's model; FOLDER#name, of its `name`
+    before  runs that come first, each in a folder of its own below this run's; one's `stage` is its name, by which
+            later ones refer to it: "stage:NAME" stands for its folder in init, parts, tokenizer and a teacher's folder
     """
 
     recipe: str = ""
+    stage: str = ""
     init: str = ""
+    parts: dict[str, str] = Field(default={})
+    before: tuple["RunConfig", ...] = ()
     data: LoaderConfig = LoaderConfig()
     tokenizer: str = ""
     model: ModelConfig
     objective: ObjectiveConfig
     train: TrainConfig = TrainConfig()
     evals: tuple[EvalConfig, ...] = ()
+
+    @field_validator("stage")
+    @classmethod
+    def _is_a_name(cls, stage: str) -> str:
+        if stage and (not stage.isidentifier() or stage in cls.model_fields):
+            raise ValueError(
+                f"RunConfig.stage must be one word that names a folder and no setting of a run; got {stage!r}. "
+                "Example: align"
+            )
+        return stage
+
+    @model_validator(mode="after")
+    def _stages(self) -> "RunConfig":
+        names = [run.stage for run in self.before]
+        if "" in names or len(set(names)) < len(names) or any(run.before for run in self.before):
+            raise ValueError(
+                f"RunConfig.before must be runs with different names (`stage`) and without runs before them; got "
+                f"{names}. Name each, and list all of them here."
+            )
+        for i, run in enumerate(() if self.stage else (*self.before, self)):  # a stage by itself knows no others
+            for word in (run.init, run.tokenizer, getattr(run.objective, "teacher", ""), *run.parts.values()):
+                name = stage_of(word)
+                if name and name not in names[:i]:
+                    raise ValueError(
+                        f"stage:NAME must be a run before the one that names it; got {word!r}. Before "
+                        f"{run.stage or 'the last run'} there are: {', '.join(names[:i]) or 'none'}."
+                    )
+        return self
+
+
+def stage_of(reference: str) -> str:
+    """The NAME in ``stage:NAME`` or ``stage:NAME#part``; "" where `reference` is something else."""
+    return reference.removeprefix("stage:").partition("#")[0] if reference.startswith("stage:") else ""

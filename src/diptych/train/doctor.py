@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 Severity = Literal["note", "warning", "stop"]
@@ -32,11 +33,32 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """The losses that a recipe's run had on the same data, as means over `WINDOW` records.
+
+    `points` are (samples seen, expected loss, lowest, highest), rising in the first; between them lie straight lines.
+    """
+
+    points: tuple[tuple[int, float, float, float], ...]
+    runs: int
+
+    def at(self, samples_seen: int) -> tuple[float, float, float] | None:
+        """(expected, lowest, highest) loss; None outside of what was measured."""
+        for (x0, *low), (x1, *high) in pairwise(self.points):
+            if x0 <= samples_seen <= x1:
+                share = (samples_seen - x0) / max(x1 - x0, 1)
+                a, b, c = (p + share * (q - p) for p, q in zip(low, high, strict=True))
+                return a, b, c
+        return None
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known before the first step.
 
     `samples_total` and `warmup_samples` are the run's budget; `records` is the size of the training split;
-    `max_logit_scale` is where the temperature is clamped (0: it is not).
+    `max_logit_scale` is where the temperature is clamped (0: it is not); `writes`: the loss is one of words, not of
+    pairs; `curve` is what the recipe's loss was on this data, if the run is that recipe as it stands.
     """
 
     samples_total: int
@@ -45,6 +67,8 @@ class Facts:
     records: int
     max_logit_scale: float = 0.0
     context_length: int = 0
+    writes: bool = False
+    curve: Curve | None = None
 
 
 _RISING: tuple[Severity, ...] = ("note", "warning", "stop")
@@ -83,6 +107,8 @@ class Doctor:
             self._starvation(),
             self._temperature(),
             self._parting(record),
+            self._blindness(record),
+            self._off_curve(record),
             self._skipped_steps(record),
             self._quarantine(record),
             self._many_epochs(record),
@@ -116,20 +142,22 @@ class Doctor:
             return None
         terms = self.recent[-1].get("chance_terms")
         ln = f"ln {terms:.0f} = " if isinstance(terms, (int, float)) else ""
-        repeated = self._mean("duplicate_captions") or 0.0
+        repeated, what = self._mean("duplicate_captions") or 0.0, "texts" if self.facts.writes else "pairs"
         cause = (
             f"{repeated:.0%} of the pairs of a batch share their caption with another: there is little to tell apart."
             if repeated > 0.3
             else "Check that captions belong to their images (`diptych inspect`); then try a lower train.lr, a longer "
-            "train.warmup_samples, or see whether 128 pairs can be learnt by heart."
+            f"train.warmup_samples, or see whether 128 {what} can be learnt by heart."
         )
         steps = self.facts.samples_total // max(self.facts.global_batch, 1)
         if steps < 2 * FEW_STEPS:
             cause = f"{steps:,} steps are few: raise train.samples_seen before anything else."
+        found = "the model knows no more of words than how often each comes"
         return Finding(
             "loss_at_chance",
             "warning",
-            f"The loss is {loss:.3f} and {ln}{chance:.3f} is what guessing gives: the model tells no pair apart.",
+            f"The loss is {loss:.3f} and {ln}{chance:.3f} is what guessing gives: "
+            + (f"{found}." if self.facts.writes else "the model tells no pair apart."),
             cause,
         )
 
@@ -246,6 +274,40 @@ class Doctor:
             f"The validation loss has risen to {val:.3f} from {self.best_val_loss:.3f} while the training loss fell to "
             f"{loss:.3f}: the model learns the training pairs by heart.",
             "Stop earlier (train.samples_seen), augment more (data.augment), use a smaller model, or add pairs.",
+        )
+
+    def _blindness(self, record: Mapping[str, Any]) -> Finding | None:
+        sight, error = record.get("sight"), record.get("sight_error")
+        if not isinstance(sight, (int, float)) or not isinstance(error, (int, float)):
+            return None
+        late = record.get("samples_seen", 0) >= 0.5 * self.facts.samples_total
+        if not late or not self._past_warmup() or not sight <= 2 * error:
+            return None
+        return Finding(
+            "blind",
+            "warning",
+            f"With other records' images the validation loss is {record.get('val_loss_mismatched', math.nan):.3f} "
+            f"instead of {record.get('val_loss', math.nan):.3f} (sight {sight:.4f}, give or take {2 * error:.4f}): the "
+            "model writes without looking.",
+            "Let something between image and words train (train.only, train.freeze), give the connector a higher rate "
+            "(train.rates), or train longer; see whether the words alone already tell the answer (data.blind=true).",
+        )
+
+    def _off_curve(self, record: Mapping[str, Any]) -> Finding | None:
+        loss, curve = self._mean("loss"), self.facts.curve
+        expected = None if curve is None or "loss" not in record else curve.at(self._seen())
+        if loss is None or curve is None or expected is None or expected[1] <= loss <= expected[2]:
+            return None
+        above = loss > expected[2]
+        return Finding(
+            "off_the_curve",
+            "warning" if above else "note",
+            f"The loss is {loss:.3f} at {self._seen():,} samples; of this recipe on this data it was {expected[0]:.3f} "
+            f"({expected[1]:.3f} to {expected[2]:.3f}, {curve.runs} run{'s' if curve.runs > 1 else ''}).",
+            "The recipe and the data are the same, so something else is not: compare env.json (versions, device), and "
+            "look at the notes above."
+            if above
+            else "That is better than it was: see that evaluation agrees.",
         )
 
     def _skipped_steps(self, record: Mapping[str, Any]) -> Finding | None:

@@ -23,10 +23,11 @@ from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Accumulator
 from diptych.train.batch_norms import share_running_statistics
 from diptych.train.config import RunConfig
+from diptych.train.sight import Sight
 
 
 @torch.no_grad()
-def validation_loss(
+def validation(
     config: RunConfig,
     dataset: Dataset,
     tokenizer: Tokenizer,
@@ -34,8 +35,9 @@ def validation_loss(
     accumulate: Accumulator,
     device: torch.device,
     features: Mapping[str, FeatureTable] | None = None,
-) -> float | None:
-    """The mean loss of the first batches of the validation split, not augmented; None without such a split.
+) -> dict[str, float]:
+    """ "val_loss", the mean loss of the first batches of the validation split, not augmented; empty without such a
+    split. Of an objective that writes about images also what they are worth to it (`sight.Sight.numbers`).
 
     All ranks take part. Batches are of the training size where there are enough records, so the number compares.
     `features` are tables of the split, as the loader reads them.
@@ -44,12 +46,12 @@ def validation_loss(
     batch = min(config.train.global_batch, records) // world_size() * world_size()
     count = min(config.train.val_batches, records // batch if batch else 0)
     if count == 0 or batch < 2:
-        return None
-    plain = config.data.replace(split="val", augment=NO_AUGMENTATION, workers=0, cache="none")
+        return {}
+    plain = config.data.replace(split="val", augment=NO_AUGMENTATION, workers=0, cache="none", curriculum=None)
     loader = Loader(
         dataset.splits["val"],
-        tokenizer,
-        config.model.image_format,
+        tokenizer if "text" in objective.uses else None,
+        config.model.image_format if "image" in objective.uses else None,
         plain,
         seed=config.train.seed,
         global_batch=batch,
@@ -57,14 +59,19 @@ def validation_loss(
         world_size=world_size(),
         features=features,
     )
+    if objective.couples_pairs:
+        loader.one_image()
     share_running_statistics(objective)  # or each rank would judge a model of its own
     objective.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)
+    sight = Sight(accumulate) if objective.writes and "image" in objective.uses and not config.data.blind else None
     with closing(loader.batches(0, count * batch)) as batches:
         for one in batches:
-            total += accumulate.loss_only(one.to(device)).total.double()
+            one = one.to(device)
+            total += accumulate.loss_only(one).total.double() if sight is None else sight.loss(one)
     objective.train()
-    return float(all_sum(total)) / (count * world_size())
+    numbers = {"val_loss": float(all_sum(total)) / (count * world_size())}
+    return numbers if sight is None else numbers | sight.numbers()
 
 
 def evaluate(

@@ -32,8 +32,9 @@ from diptych.train.display import Display
 from diptych.train.doctor import Doctor, Facts
 from diptych.train.ema import averaged
 from diptych.train.environment import memory_mb, seed_step, set_up
-from diptych.train.evaluate import evaluate, validation_loss
+from diptych.train.evaluate import evaluate, validation
 from diptych.train.host_patches import host_patches
+from diptych.train.lora import adapter_state, plain, save_adapters
 from diptych.train.metrics import Interval, MetricsLog
 from diptych.train.optimizer import clip_gradients, set_lr
 from diptych.train.prefetch import on_device
@@ -112,7 +113,11 @@ def _batches(run: Run) -> Generator[Batch, None, None]:
     steps = run.schedule.steps
     side = resolution_at(steps, g, form.resolution, t.progressive)
     features = run.tables.get(run.split.name)
-    loader = Loader(run.split, run.tokenizer, form, run.config.data, t.seed, g, rank(), world_size(), features)
+    uses = run.objective.uses
+    reads = (run.tokenizer if "text" in uses else None, form if "image" in uses else None)
+    loader = Loader(run.split, *reads, run.config.data, t.seed, g, rank(), world_size(), features)
+    if run.objective.couples_pairs:
+        loader.one_image()
     loader.keep_patches(host_patches(run.objective))
     with closing(loader.batches(run.samples_seen, steps * g, side)) as batches:
         for batch in on_device(batches, run.device, t.channels_last):
@@ -185,6 +190,7 @@ def _record(run: Run, gradient: Gradient) -> dict[str, Any]:
         "epoch": run.samples_seen / max(len(run.split), 1),
         **interval.means(),
         "lr": run.schedule.learning_rate(run.step - 1),
+        **({} if run.chance is None else {"chance_loss": run.chance}),
         **run.objective.health(gradient.encoded, gradient.batch),
         **interval.rates(),
         **run.meter.utilisation(interval.timed_flops, interval.elapsed),
@@ -214,11 +220,11 @@ def _evaluations(run: Run, final: bool = False, fingerprint: str = "") -> list[d
     model, at = run.objective.model, {"samples_seen": run.samples_seen, "step": run.step}
     records: list[dict[str, Any]] = []
     with averaged(model, run.ema):
-        loss = validation_loss(
+        numbers = validation(
             run.config, run.dataset, run.tokenizer, run.objective, run.accumulate, run.device, run.tables.get("val")
         )
-        if loss is not None:
-            records.append({"kind": "val", **at, "val_loss": loss})
+        if numbers:
+            records.append({"kind": "val", **at, **numbers})
         if run.config.evals:
             with gathered(model) as entire:
                 if is_main():
@@ -252,8 +258,11 @@ def _finish(run: Run) -> list[dict[str, Any]]:
     """Export the result to RUN/model, and judge it with everything that the report shows."""
     fingerprint, extra = "", {"samples_seen": run.samples_seen, "recipe": run.config.recipe}
     with averaged(run.objective.model, run.ema), gathered(run.objective.model) as entire:
+        adapters = adapter_state(run.objective.model)
         if is_main():
-            fingerprint = save_pretrained(run.folder / "model", entire, run.tokenizer, extra)
+            fingerprint = save_pretrained(run.folder / "model", plain(entire), run.tokenizer, extra)
+            if adapters:
+                save_adapters(run.folder / "adapter", adapters, run.config.train.lora, run.config.init)
     return _evaluations(run, True, fingerprint)
 
 
@@ -266,6 +275,8 @@ def _doctor(run: Run, history: list[dict[str, Any]]) -> Doctor:
         records=len(run.split),
         max_logit_scale=getattr(run.config.model, "max_logit_scale", 0.0),
         context_length=run.config.model.context_length,
+        writes=run.objective.writes,
+        curve=run.curve,
     )
     doctor = Doctor(facts)
     for record in history:

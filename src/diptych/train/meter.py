@@ -45,7 +45,8 @@ class Meter:
             _COUNTED[kind] = self._per_pair_and_token(batch)
         per_pair, per_token = _COUNTED[kind]
         tokens = 0 if batch.tokens is None or batch.lengths is None else int(batch.lengths.sum())
-        return per_pair * batch.size + per_token * tokens
+        images = batch.images if batch.patches is None else batch.patches
+        return per_pair * (batch.size if images is None else len(images)) + per_token * tokens
 
     def utilisation(self, flops: float, seconds: float) -> dict[str, float]:
         """ "mfu": the share of all ranks' matrix rate; empty where nothing was counted."""
@@ -90,11 +91,12 @@ def without_content(batch: Batch, pairs: int, length: int) -> Batch:
     made: dict[str, Any] = {f.name: like(v) for f in fields(batch) if isinstance(v := getattr(batch, f.name), Tensor)}
     if batch.cached is not None:
         made["cached"] = {k: like(v) for k, v in batch.cached.items()}
-    for name in ("tokens", "loss_mask"):
-        if name in made:
-            made[name] = torch.empty(pairs, length, dtype=made[name].dtype, device="meta")
-    if batch.lengths is not None:
-        made["lengths"] = torch.full((pairs,), length)  # shapes are decided by them, on the host
+    if "tokens" in made:
+        made["tokens"] = torch.empty(pairs, length, dtype=made["tokens"].dtype, device="meta")
+    # by these, on the host, shapes are decided
+    on_host = {"lengths": torch.full((pairs,), length), "loss_mask": torch.ones(pairs, length, dtype=torch.bool)}
+    on_host |= {"image_record": torch.arange(pairs), "image_position": torch.zeros(pairs, dtype=torch.int64)}
+    made |= {name: t for name, t in on_host.items() if name in made}
     return replace(batch, **made)
 
 

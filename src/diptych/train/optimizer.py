@@ -1,5 +1,6 @@
-"""AdamW with decay where decay belongs, and a norm of the gradient that is taken once."""
+"""AdamW with decay where decay belongs, rates of their own for parts, and a norm of the gradient that is taken once."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from diptych.core.distributed import all_sum
 from diptych.core.errors import ConfigError, TrainingError
 from diptych.objectives.objective import Objective
+from diptych.train.freeze import named
 from diptych.train.muon import Muon, matrix_names
 from diptych.train.sharding import local
 
@@ -46,20 +48,58 @@ def decayed_names(objective: Objective) -> tuple[list[str], list[str]]:
     return decayed, undecayed
 
 
-def build_optimizer(
-    objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float, kind: str = "adamw"
-) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters, in two groups (`decayed_names`); three where weights are sharded.
+Rates = tuple[tuple[str, float], ...]
+"""(what, factor), as in `train.rates`."""
 
-    `kind` "muon": the matrices between hidden widths (`muon.matrix_names`) are stepped by Muon, in their own group.
+
+def rate_factors(objective: Objective, rates: Rates) -> dict[str, float]:
+    """The factor on the learning rate of each trainable parameter that has one, by its name in the objective.
+
+    Of several entries of `rates` that name a parameter, the last counts. Raises ConfigError for one that names nothing
+    that trains.
     """
-    known = dict(objective.named_parameters())
+    found: dict[str, float] = {}
+    trained = {n for n, p in objective.model.named_parameters() if p.requires_grad}
+    for word, factor in rates:
+        names = [n for n in named(objective.model, word, "train.rates") if n in trained]
+        if not names:
+            raise ConfigError(
+                f"train.rates must name what trains; got {word!r}, which is frozen. Leave it out, or let it train."
+            )
+        found |= dict.fromkeys((f"model.{n}" for n in names), factor)
+    return found
+
+
+def rates_fact(objective: Objective, rates: Rates) -> str:
+    """What is said of `rates` before the first step; "" if there are none."""
+    factors = list(rate_factors(objective, rates).values())
+    counted = ", ".join(f"x {f:g} on {factors.count(f)} tensors" for f in dict.fromkeys(factors))
+    return counted and f"{counted}; x 1 on the others"
+
+
+def build_optimizer(
+    objective: Objective,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    kind: str = "adamw",
+    rates: Rates = (),
+) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters: two groups (`decayed_names`) for each factor of `rates`, and twice as many
+    where weights are sharded. A group's "lr_scale" is that factor: its rate, and with it its decay, are so much of the
+    run's.
+
+    `kind` "muon": the matrices between hidden widths (`muon.matrix_names`) are stepped by Muon, in their own groups.
+    """
+    known, factors = dict(objective.named_parameters()), rate_factors(objective, rates)
     if kind == "muon":
-        return _build_muon(objective, lr, weight_decay, betas, eps)
+        return _build_muon(objective, lr, weight_decay, betas, eps, factors)
     groups = [
-        {"params": part, "weight_decay": decay}
+        {"params": part, "weight_decay": decay, "lr_scale": scale, "lr": lr * scale}
         for names, decay in zip(decayed_names(objective), (weight_decay, 0.0), strict=True)
-        for part in _alike([known[n] for n in names])
+        for scale, of_scale in _by_factor(names, factors)
+        for part in _alike([known[n] for n in of_scale])
     ]
     if not groups:
         raise TrainingError("a run must have something to train; every parameter is frozen. Unfreeze a tower.")
@@ -73,9 +113,9 @@ def parameter_names(objective: Objective, optimizer: torch.optim.Optimizer) -> l
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate of all groups."""
+    """Set the rate of all groups, each to its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
 
 
 def gradient_norms(objective: Objective) -> tuple[list[str], Tensor]:
@@ -109,7 +149,14 @@ def clip_gradients(objective: Objective, max_norm: float, norm: Tensor) -> None:
         torch._foreach_mul_([local(p.grad) for p in objective.parameters() if p.grad is not None], share)
 
 
-def _build_muon(objective: Objective, lr: float, weight_decay: float, betas: tuple[float, float], eps: float) -> Muon:
+def _build_muon(
+    objective: Objective,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float],
+    eps: float,
+    factors: Mapping[str, float],
+) -> Muon:
     known, matrices = dict(objective.named_parameters()), matrix_names(objective)
     if any(hasattr(p, "to_local") for p in known.values()):
         raise ConfigError(
@@ -117,15 +164,27 @@ def _build_muon(objective: Objective, lr: float, weight_decay: float, betas: tup
             "Set train.sharding=ddp, or train.optimizer=adamw."
         )
     decayed, undecayed = decayed_names(objective)
-    groups: list[dict[str, Any]] = [
-        {"params": [known[n] for n in decayed if n in matrices], "weight_decay": weight_decay, "muon": True},
-        {"params": [known[n] for n in decayed if n not in matrices], "weight_decay": weight_decay},
-        {"params": [known[n] for n in undecayed], "weight_decay": 0.0},
+    kinds: list[tuple[list[str], dict[str, Any]]] = [
+        ([n for n in decayed if n in matrices], {"weight_decay": weight_decay, "muon": True}),
+        ([n for n in decayed if n not in matrices], {"weight_decay": weight_decay}),
+        (undecayed, {"weight_decay": 0.0}),
     ]
-    groups = [g for g in groups if g["params"]]
+    groups = [
+        {"params": [known[n] for n in of_scale], **settings, "lr_scale": scale, "lr": lr * scale}
+        for names, settings in kinds
+        for scale, of_scale in _by_factor(names, factors)
+    ]
     if not groups:
         raise TrainingError("a run must have something to train; every parameter is frozen. Unfreeze a tower.")
     return Muon(groups, lr=lr, betas=betas, eps=eps)
+
+
+def _by_factor(names: list[str], factors: Mapping[str, float]) -> list[tuple[float, list[str]]]:
+    """The names that share a factor, those of each factor together, in the order in which factors first come."""
+    found: dict[float, list[str]] = {}
+    for name in names:
+        found.setdefault(factors.get(name, 1.0), []).append(name)
+    return list(found.items())
 
 
 def _alike(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:

@@ -15,8 +15,8 @@ from diptych.data.tokenize import Tokenizer
 from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Way
 from diptych.train.build import find_tokenizer
-from diptych.train.config import RunConfig
-from diptych.train.freeze import freeze, frozen_fact
+from diptych.train.config import RunConfig, stage_of
+from diptych.train.freeze import frozen_fact, objective_around
 from diptych.train.probe import Costs, Line, available, choose, measure, peak, situation, words
 from diptych.train.schedule import settle
 from diptych.train.synthetic_batch import Batches, batches_like, caption_lengths
@@ -60,39 +60,69 @@ def cost(config: RunConfig, vocab_size: int) -> Cost:
     total = sum(p.numel() for p in objective.parameters())
     moving = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     fixed = 4 * (total * (2 if config.train.ema_decay else 1) + 3 * moving)
-    frozen = frozen_fact(model) if config.train.freeze else ""
+    frozen = frozen_fact(model) if config.train.chooses else ""
     return Cost(parameters, (b[0] - a[0]) / (large - small), fixed, (b[1] - a[1]) / (large - small), frozen)
 
 
 def plan(config: RunConfig, base: RunConfig | None = None) -> str:
-    """What `diptych pretrain --dry-run` prints: cost, length, what was changed from the recipe, and the config."""
+    """What `diptych pretrain --dry-run` prints of each run, stages first: cost, length, changes, the config."""
+    runs = (*config.before, config)
+    bases = (None,) * len(runs) if base is None else (*base.before, base)
+    texts = [_plan_of(run, before, config) for run, before in zip(runs, bases, strict=True)]
+    if len(runs) == 1:
+        return texts[0]
+    names = [run.stage or "the last" for run in runs]
+    return "\n\n".join(
+        f"stage {i + 1} of {len(runs)}: {name}\n{text}" for i, (name, text) in enumerate(zip(names, texts, strict=True))
+    )
+
+
+def _plan_of(config: RunConfig, base: RunConfig | None, whole: RunConfig) -> str:
     dataset = Dataset.open(packed(config.data.path, config.model.context_length))
     records = len(dataset.split(config.data.split))
     config = config.replace(train=settle(config.train, records, world_size())[0])
-    tokenizer = find_tokenizer(config, dataset)
-    measured = cost(config, tokenizer.vocab_size)
     train = config.train
     steps = -(-train.samples_seen // train.global_batch)
     lines = [
         f"recipe       {config.recipe}",
         f"data         {dataset.path} ({config.data.split}: {records:,} records)",
-        f"parameters   {measured.total_parameters:,} ("
-        + ", ".join(f"{k} {v:,}" for k, v in measured.parameters.items())
-        + ")",
-        *([f"frozen       {measured.frozen}"] if measured.frozen else []),
         f"budget       {train.samples_seen:,} samples = {train.samples_seen / records:,.1f} epochs = {steps:,} steps "
         f"of {train.global_batch:,}",
-        f"compute      {measured.flops_per_sample / 1e9:,.2f} GFLOP a sample, "
-        f"{measured.flops_per_sample * train.samples_seen / 1e15:,.2f} PFLOP in all",
-        f"memory       {measured.fixed_bytes / 1e9:,.2g} GB for weights and optimizer, and about "
-        + memory(config, dataset, tokenizer),
+        *_cost_lines(config, dataset, whole),
     ]
-    leaves = flatten(config)
+    leaves = {k: v for k, v in flatten(config).items() if k != "before"}  # each of those is printed by itself
     before = flatten(base) if base is not None else leaves
     changed = [f"  {k} = {v}  (recipe: {before.get(k)})" for k, v in leaves.items() if before.get(k) != v]
     if changed:
         lines += ["changed", *changed]
     return "\n".join([*lines, "config", *(f"  {k} = {v}" for k, v in leaves.items())])
+
+
+def _cost_lines(config: RunConfig, dataset: Dataset, whole: RunConfig) -> list[str]:
+    if stage := stage_of(getattr(config.objective, "teacher", "")):
+        return [f"cost         can be measured when the stage {stage}, its teacher, is trained"]
+    tokenizer = planned_tokenizer(config, dataset, whole)
+    measured, train = cost(config, tokenizer.vocab_size), config.train
+    return [
+        f"parameters   {measured.total_parameters:,} ("
+        + ", ".join(f"{k} {v:,}" for k, v in measured.parameters.items())
+        + ")",
+        *([f"frozen       {measured.frozen}"] if measured.frozen else []),
+        f"compute      {measured.flops_per_sample / 1e9:,.2f} GFLOP a sample, "
+        f"{measured.flops_per_sample * train.samples_seen / 1e15:,.2f} PFLOP in all",
+        f"memory       {measured.fixed_bytes / 1e9:,.2g} GB for weights and optimizer, and about "
+        + memory(config, dataset, tokenizer),
+    ]
+
+
+def planned_tokenizer(config: RunConfig, dataset: Dataset, whole: RunConfig) -> Tokenizer:
+    """The tokenizer that a run will have, also where it is that of a stage of `whole` which is not trained yet."""
+    at = config
+    while stage := stage_of(at.tokenizer):
+        at = next(run for run in whole.before if run.stage == stage)
+    if at is not config and not at.tokenizer:
+        dataset = Dataset.open(packed(at.data.path, at.model.context_length))
+    return find_tokenizer(config.replace(tokenizer=at.tokenizer), dataset)
 
 
 BFLOAT16 = 0.6
@@ -131,9 +161,7 @@ def _costs(objective: Objective, batches: Batches, pairs: int, precision: str, t
 
 def _without_content(config: RunConfig, vocab_size: int) -> Objective:
     with torch.device("meta"):
-        objective = config.objective.build(config.model.build(vocab_size))
-    freeze(objective, config.train.freeze)
-    return objective.train()
+        return objective_around(config, config.model.build(vocab_size))
 
 
 def _measure(objective: Objective, config: RunConfig, n: int) -> tuple[float, float]:
@@ -141,9 +169,9 @@ def _measure(objective: Objective, config: RunConfig, n: int) -> tuple[float, fl
     meta = torch.device("meta")
     batch = Batch(
         images=torch.empty(n, 3, side, side, dtype=torch.uint8, device=meta),
-        image_record=torch.arange(n, device=meta),
+        image_record=torch.arange(n),  # as lengths: shapes are decided by them, on the host
         tokens=torch.zeros(n, length, dtype=torch.long, device=meta),
-        lengths=torch.full((n,), length),  # shapes are decided by them, on the host
+        lengths=torch.full((n,), length),
         image_ids=torch.arange(n, device=meta),
         text_ids=torch.arange(n, device=meta),
         sample_ids=torch.arange(n, device=meta),

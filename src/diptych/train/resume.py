@@ -45,6 +45,7 @@ STATE, MODEL, EMA, OPTIMIZER, OBJECTIVE = (
 
 FREE_TO_CHANGE = (
     "recipe",
+    "before",
     "evals",
     "train.micro_batch",
     "train.compile",
@@ -68,7 +69,8 @@ FREE_TO_CHANGE = (
     "data.max_bad",
     "data.timeout_s",
 )
-"""Settings that a resumed run may have otherwise: they change what is watched and how fast, not what is learnt. The
+"""Settings that a resumed run may have otherwise: they change what is watched and how fast, not what is learnt. Runs
+before it are checked one by one (train/stages.py). The
 data may lie elsewhere, if its fingerprint is the same. Compilation, another micro_batch or number of ranks change only
 rounding, unless the model draws (dropout, drop path) or has batch norms: with other pieces or ranks it then draws and
 sees otherwise."""
@@ -172,7 +174,7 @@ def check_resumable(config: RunConfig, state: dict[str, Any], data_fingerprint: 
         )
     old, new = dict(state["config"]), json.loads(json.dumps(flatten(config)))
     old |= {k: _default(config, k) for k in new.keys() - old.keys()}  # what did not exist was as it is by default
-    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not _is_free(k)]
+    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and not is_free(k)]
     reason = _why_not_longer(config, state) if "train.samples_seen" in changed else None
     if reason is None and "train.samples_seen" in changed:
         changed.remove("train.samples_seen")
@@ -248,7 +250,8 @@ def _default(config: RunConfig, name: str) -> Any:
     return None if field is None or field.is_required() else json.loads(json.dumps(field.get_default(), default=str))
 
 
-def _is_free(name: str) -> bool:
+def is_free(name: str) -> bool:
+    """Whether a setting, by its flat name, may be another one in a resumed run."""
     return any(name == free or name.startswith(free + ".") for free in FREE_TO_CHANGE)
 
 

@@ -13,18 +13,33 @@ from diptych.core.errors import ConfigError
 from diptych.core.files import write_atomic, write_json
 from diptych.core.progress import say
 from diptych.data.dataset import Dataset
-from diptych.train.config import RunConfig
+from diptych.train.config import RunConfig, stage_of
 from diptych.train.doctor import Finding
 from diptych.train.environment import describe, matrix_tflops
 from diptych.train.resume import check_resumable, newest_checkpoint, truncate_log
 
 LOGS = ("metrics.jsonl", "doctor.jsonl")
+STAGES = "stages"
+"""Name of the folder, in a run's, that holds the runs before it."""
 
 
 def default_folder(config: RunConfig) -> Path:
     """runs/<recipe>-<hash of the config>: the same settings name the same folder, so nothing is trained twice."""
     digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / f"{(config.recipe or 'run').replace(':', '-')}-{digest}"
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run began in `folder`; the main rank's disk decides."""
+    return bool(broadcast_object((folder / "config.json").exists()))
+
+
+def taken(folder: Path) -> ConfigError:
+    """The error for a new run in a folder that holds one."""
+    return ConfigError(
+        f"a new run must have a folder of its own; {folder} holds one already. Go on with it: --resume. "
+        "Or name another: --run DIR."
+    )
 
 
 def find_start(
@@ -35,18 +50,42 @@ def find_start(
     The same on all ranks; nothing is written. Raises ConfigError where a new run would write into another's folder, or
     a resumed one would be another run.
     """
-    exists = broadcast_object((folder / "config.json").exists())  # the main rank's disk decides
+    exists = begun(folder)
     if exists and not resume:
-        raise ConfigError(
-            f"a new run must have a folder of its own; {folder} holds one already. Go on with it: --resume. "
-            "Or name another: --run DIR."
-        )
+        raise taken(folder)
     found = newest_checkpoint(folder) if resume and exists else None
     if found is not None:
         check_resumable(config, found[1], data_fingerprint)
     elif resume:
         say(f"{folder} holds no whole checkpoint to go on from: the run starts at the beginning.")
     return found
+
+
+def located(config: RunConfig, folder: Path) -> RunConfig:
+    """`config` as the run in `folder` carries it out: model folders in the place of "stage:NAME", and no runs before.
+
+    Stages lie in the run's own folder, or beside it where it is a stage itself. Raises ConfigError where one is not
+    there yet.
+    """
+
+    def place(reference: str) -> str:
+        name = stage_of(reference)
+        if not name:
+            return reference
+        for home in (folder / STAGES / name, folder.parent / name):
+            if (home / "model").is_dir():
+                return str(home / "model") + reference[len(f"stage:{name}") :]
+        raise ConfigError(
+            f"{reference} must have been trained; {folder / STAGES / name} holds no model. Train the whole: "
+            "`diptych pretrain`, or diptych.train.stages.pretrain."
+        )
+
+    objective = config.objective
+    if stage_of(getattr(objective, "teacher", "")):
+        objective = objective.replace(teacher=place(getattr(objective, "teacher")))  # noqa: B009  # not all have one
+    parts = {name: place(reference) for name, reference in config.parts.items()}
+    found = {"init": place(config.init), "tokenizer": place(config.tokenizer), "parts": parts, "objective": objective}
+    return config.replace(before=(), **found)
 
 
 def open_run(

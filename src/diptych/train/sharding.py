@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from diptych.checkpoints.adapters import adapter_scale, merged
 from diptych.checkpoints.native import build
 from diptych.core.distributed import all_sum, initialised, is_main, world_size
 from diptych.models.model import Model
@@ -135,18 +136,25 @@ def gathered(model: Model) -> Iterator[Model]:
     """While open, a model that the main process can run and save alone; a collective, entered by all.
 
     That is `model` itself, or, where it is sharded, a whole copy of it, which only the main process gets: the others
-    get `model` back. The copy is in eval mode, and needs as much memory on the main process as all weights.
+    get `model` back. The copy is in eval mode, its adapters are merged, and it needs as much memory on the main process
+    as all weights.
     """
     if not is_sharded(model):
         yield model
         return
+    scale = adapter_scale(model)
     copy = build(model.config, model.vocab_size).to(model.pixel_mean.device).eval() if is_main() else None
     state = {} if copy is None else copy.state_dict()
+    adapted: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():  # one at a time, in the same order on all
             full = whole(tensor)
-            if copy is not None:
+            if copy is not None and name in state:
                 state[name].copy_(full)
+            elif copy is not None:
+                adapted[name] = full
+    if copy is not None and scale is not None:
+        copy.load_state_dict(merged(adapted, scale), strict=False)
     yield model if copy is None else copy
 
 

@@ -47,7 +47,7 @@ def batches_like(
         tokens = torch.zeros(pairs, longest, dtype=torch.long, device=device)
         return Batch(
             images=None if "image" in have else images,
-            image_record=None if "image" in have else ids,
+            image_record=None if "image" in have else torch.arange(pairs),  # on the host, as lengths
             tokens=None if "text" in have else tokens,
             lengths=None if "text" in have else here,
             image_ids=ids,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diptych.checkpoints.adapters import adapter_scale, merged
 from diptych.checkpoints.native import build as plain_build
 from diptych.checkpoints.native import find_model, fingerprint, load
 from diptych.core.config import to_dict
@@ -58,8 +59,11 @@ def cached_names(config: RunConfig, objective: Objective) -> list[str]:
     t = config.train
     names: list[str] = []
     if t.frozen == "cached":
-        names += [kind for kind in KINDS if frozen_tower(objective.model, kind)]
-        if names and not (objective.takes_cached and hasattr(objective.model, "encode_from")):
+        writer = hasattr(objective.model, "features_from")  # what it reads of texts is no vector
+        kinds = [kind for kind in KINDS if kind in objective.uses and not (writer and kind == "text")]
+        names += [kind for kind in kinds if frozen_tower(objective.model, kind)]
+        continues = writer or hasattr(objective.model, "encode_from")
+        if names and not (objective.takes_cached and continues):
             raise ConfigError(
                 f"train.frozen must be live where {type(objective).__name__} needs images and texts themselves; got "
                 "cached. Set train.frozen=live."
@@ -83,12 +87,14 @@ def cached_names(config: RunConfig, objective: Objective) -> list[str]:
 def cached_widths(config: RunConfig, objective: Objective) -> dict[str, int]:
     """How wide the vectors of each of `cached_names` are; a teacher's may be of another width, and serve as any."""
     names = cached_names(config, objective)
-    return {name: embed_dim(objective.model) for name in names}
+    return {name: table_width(objective.model, "text" if name.endswith("text") else "image") for name in names}
 
 
-def embed_dim(model: Model) -> int:
-    """The width of the vectors that the model's towers return."""
-    return int(getattr(model.config, "embed_dim"))  # noqa: B009  # models with towers have one
+def table_width(model: Model, kind: Literal["image", "text"]) -> int:
+    """How many numbers a row of the model's `image_vectors` or `text_vectors` is: the width of its towers' vectors,
+    unless it says itself (`table_width`)."""
+    own = getattr(model, "table_width", None)
+    return int(own(kind) if own is not None else getattr(model.config, "embed_dim"))  # noqa: B009  # towers have one
 
 
 def run_tables(
@@ -148,7 +154,10 @@ class Filler:
         settings: dict[str, Any] = {
             "version": VERSION,
             "kind": kind,
-            "tower": to_dict(getattr(model.config, kind, model.config)),
+            # what a model of its own kind reads off a tower is decided elsewhere in its settings
+            "tower": to_dict(
+                model.config if hasattr(model, "table_width") else getattr(model.config, kind, model.config)
+            ),
             "data": [data, self.split.name],
             "dtype": t.cached_dtype,
             "precision": t.precision,
@@ -164,7 +173,7 @@ class Filler:
         label = f"{self.source.name}{kind} tower, {self.split.name}"
         copies = max(1, self.copies) if kind == "image" else 1
         chunk = CHUNK if kind == "text" else max(1, CHUNK // copies)
-        return TableSpec(broadcast_object(found), label, kind, embed_dim(model), t.cached_dtype, copies, chunk)
+        return TableSpec(broadcast_object(found), label, kind, table_width(model, kind), t.cached_dtype, copies, chunk)
 
     def compute(self, spec: TableSpec) -> Compute:
         """What fills the table of `spec`."""
@@ -207,7 +216,7 @@ class Filler:
         for start, stop in chunks:
             rows = tokenizer.encode_all([c for i in range(start, stop) for c in _captions(self.split, i)])
             order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))  # alike lengths waste no padding
-            vectors = np.zeros((len(rows), embed_dim(self.source.model)), np.float32)
+            vectors = np.zeros((len(rows), table_width(self.source.model, "text")), np.float32)
             for first in range(0, len(rows), ROWS_AT_ONCE):
                 part = order[first : first + ROWS_AT_ONCE]
                 vectors[part] = self._forward(*tokenizer.pad([rows[i] for i in part])).numpy()
@@ -273,10 +282,10 @@ def _unsharded(model: Model) -> Model:
     """`model` itself, or, where each process holds only a part of its weights, a whole copy on every process."""
     if not is_sharded(model):
         return model
-    copy = plain_build(model.config, model.vocab_size).to(model.pixel_mean.device)
+    copy, scale = plain_build(model.config, model.vocab_size).to(model.pixel_mean.device), adapter_scale(model)
     with torch.no_grad():
-        for mine, theirs in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
-            mine.copy_(whole(theirs))
+        state = {n: whole(t) for n, t in model.state_dict().items()}
+        copy.load_state_dict(state if scale is None else merged(state, scale))
     return copy
 
 
