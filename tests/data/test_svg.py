@@ -105,6 +105,13 @@ def test_links_inside_the_file_are_fine() -> None:
     assert render_svg(_svg(body), 16)
 
 
+def test_a_size_in_centimetres_is_one() -> None:
+    drawing = '<svg xmlns="http://www.w3.org/2000/svg" width="2cm" height="1cm"><rect width="99" height="99"/></svg>'
+    with Image.open(io.BytesIO(render_svg(drawing.encode(), 40))) as image:
+        assert image.size == (40, 20)
+        assert image.convert("RGBA").getpixel((39, 19)) == (0, 0, 0, 255)
+
+
 def test_a_drawing_of_absurd_proportions_or_without_size_is_refused() -> None:
     with pytest.raises(DataError, match=r"20 times longer one way; got 0.001 to 1"):
         render_svg(_svg("", attributes=' viewBox="0 0 1 1000"'), 16)

@@ -15,6 +15,8 @@ MAX_ENTITIES = 100
 MAX_ENTITY_LENGTH = 200
 MAX_DEPTH = 400
 MAX_ASPECT = 20.0
+DPI = 96.0
+"""Pixels to the inch, as CSS has it: what turns a size in cm or pt into one that can be drawn."""
 
 
 @dataclass(slots=True)
@@ -59,7 +61,8 @@ def render_svg(data: bytes, side: int) -> bytes:
     if wide is not None and not 1 / MAX_ASPECT <= wide <= MAX_ASPECT:
         raise DataError(f"an SVG must be at most {MAX_ASPECT:.0f} times longer one way; got {wide:.3g} to 1. Crop it.")
     try:
-        return bytes(resvg_py.svg_to_bytes(svg_string=data.decode("utf-8"), width=side, skip_system_fonts=True))
+        text = data.decode("utf-8")
+        return bytes(resvg_py.svg_to_bytes(svg_string=text, width=side, dpi=DPI, skip_system_fonts=True))
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"an SVG must be one that resvg can draw; got {error}. Mend or leave out the file.") from None
 

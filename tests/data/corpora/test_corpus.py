@@ -109,6 +109,8 @@ def test_a_failed_build_leaves_nothing(clients: FakeClients, monkeypatch: pytest
         ("openmoji", {"train": 3614, "val": 122, "test": 217}, 542),
         ("openclipart", {"train": 6286, "val": 238, "test": 349}, 1248),
         ("fashion_mnist", {"train": 60000, "test": 10000}, 0),
+        ("easy_vqa", {"train": 3813, "val": 187, "test": 1000}, 0),
+        ("stamps", {"train": 736, "val": 28, "test": 180}, 17),
     ],
 )
 def test_the_real_packages(name: str, kept: dict[str, int], rejected: int) -> None:

@@ -57,7 +57,7 @@ class EasyVqa(Corpus):
     summary: ClassVar[str] = "5 k pictures of one shape, 48 k questions about them, 13 answers"
     origin: ClassVar[str] = "PyPI easy-vqa 1.0"
     licence: ClassVar[str] = "MIT"
-    size: ClassVar[str] = "5 k pictures of 64 px, 4 MB to fetch, 20 MB packed"
+    size: ClassVar[str] = "5 k pictures of 64 px, 3 MB to fetch, 21 MB packed"
     version: ClassVar[str] = "1"
     packing: ClassVar[PackConfig] = PackConfig(val=0.0, vocab_size=512, context_length=32)
     packages: ClassVar[tuple[Package, ...]] = (

@@ -79,8 +79,8 @@ class Stamps(Corpus):
     config: StampsConfig
     summary: ClassVar[str] = "950 photographs and drawings, a sentence each in up to 77 languages, 7.8 k recordings"
     origin: ClassVar[str] = "Debian tuxpaint-stamps-default 2022.06.04-1"
-    licence: ClassVar[str] = "GPL-2: for training and study; what contains the pictures falls under it"
-    size: ClassVar[str] = "0.9 k pictures, 161 MB to fetch, 50 MB packed at 256 px"
+    licence: ClassVar[str] = "GPL-2"
+    size: ClassVar[str] = "0.9 k pictures, 161 MB to fetch, 23 MB packed at 256 px"
     version: ClassVar[str] = "1"
     packing: ClassVar[PackConfig] = PackConfig(val=0.0, resize=256, min_side=16, vocab_size=2048, context_length=48)
     packages: ClassVar[tuple[Package, ...]] = (
