@@ -15,6 +15,7 @@ from diptych.core.config import from_json, to_json
 from diptych.models.model import Model
 from diptych.objectives.objective import Objective, ObjectiveConfig
 from tests.models.small_blip2 import small_blip2
+from tests.models.test_coca import small_coca
 from tests.models.test_word_predictor import small_word_predictor
 from tests.models.writers import small_prefix_lm, stirred, text_batch
 from tests.objectives.tiny_model import Tiny, TinyConfig, tiny_batch
@@ -25,6 +26,8 @@ NEEDS = {"distillation": {"teacher_scale": 20.0}}
 """Settings without which a module's objective cannot be."""
 MODELS: dict[str, Callable[[], Model]] = {
     "causal_lm": lambda: stirred(small_prefix_lm()),
+    "bag_of_words": lambda: stirred(small_word_predictor()),
+    "coca": lambda: stirred(small_coca()),
     "query_alignment": lambda: stirred(small_blip2()),
 }
 """What an objective is built around, where it is not a model with two towers."""

@@ -117,8 +117,8 @@ class Captioner(Writer):
         return {f"{name}.{n}" for name, part in parts.items() if part is not None for n in part.decay_free()}
 
 
-def seen_by_each(batch: Batch, features: Float[Tensor, "i p d"] | None, who: str) -> Float[Tensor, "b p d"]:
-    """The features, one image a record, in the order of the records. Raises DataError where that is not so."""
+def seen_by_each(batch: Batch, features: Float[Tensor, "i *p"] | None, who: str) -> Float[Tensor, "i *p"]:
+    """The features or vectors of images, if there is one image a record, in their order; else raises DataError."""
     records = len(batch.lengths) if batch.lengths is not None else 0
     found = 0 if features is None else len(features)
     owner = batch.image_record

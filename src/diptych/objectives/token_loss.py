@@ -19,7 +19,8 @@ TILE = 1 << 22
 
 
 class TokenLoss(NamedTuple):
-    """Per token, without gradient: `nll`, -log p(target); `log_z`, the log of the sum of exponentials; if it is `top`."""
+    """Per token, without gradient: `nll`, -log p(target); `log_z`, the log of the sum of exponentials; whether the target
+    is `top`."""
 
     nll: Float[Tensor, " m"]
     log_z: Float[Tensor, " m"]
