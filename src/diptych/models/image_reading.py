@@ -19,12 +19,14 @@ class ImageReadingConfig(Config):
     """What is read.
 
     readout  "tokens" of the tower, or its "pooled" vector as one token (Frozen)
-    layer    whose output: -1: the last, with its norm; -2: the one before, without any norm (LLaVA, MiniGPT-4)
+    layer    whose output: -1: the last; -2: the one before, which has no norm (LLaVA, MiniGPT-4)
+    norm     whether the last layer's norm is applied (Idefics reads it without)
     cls      whether the CLS token is read too, where there is one
     """
 
     readout: Literal["tokens", "pooled"] = "tokens"
     layer: int = Field(default=-1, le=-1)
+    norm: bool = True
     cls: bool = True
 
 
@@ -39,10 +41,10 @@ class ImageReading:
     def __init__(self, config: ImageReadingConfig, tower: ImageTower, resolution: int) -> None:
         self.config = config
         self.prefix = int(getattr(tower, "prefix", 0))
-        if config.layer != -1 and not hasattr(tower, "blocks"):
+        if (config.layer != -1 or not config.norm) and not hasattr(tower, "blocks"):
             raise ConfigError(
-                f"reading.layer must be -1 for a {type(tower).__name__}, which has no blocks to choose from; got "
-                f"{config.layer}. Leave it, or use vision_transformer."
+                f"reading.layer must be -1 and reading.norm true for a {type(tower).__name__}, which has no blocks to "
+                f"choose from; got {config.layer} and {config.norm}. Leave them, or use vision_transformer."
             )
         self.given, self.unused = self._measured(tower, resolution)
         for name, parameter in tower.named_parameters():
@@ -54,11 +56,11 @@ class ImageReading:
         c, layered = self.config, tower
         if c.readout == "pooled":
             return tower(images)[:, None]
-        if c.layer == -1:
+        if c.layer == -1 and c.norm:
             x = tower.tokens(images)
         else:
             chooses: Any = layered
-            x = chooses.tokens(images, layer=c.layer)
+            x = chooses.tokens(images, layer=c.layer if c.layer != -1 else len(chooses.blocks) - 1)
         return x if c.cls else x[:, self.prefix :]
 
     def _measured(self, tower: ImageTower, resolution: int) -> tuple[Given, frozenset[str]]:
