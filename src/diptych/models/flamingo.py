@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -161,7 +161,11 @@ class Flamingo(Writer):
         return self.language.logits(hidden)
 
     def decay_free(self) -> set[str]:
-        parts = {"image_tower": self.image_tower, "connector": self.connector, "language": self.language}
+        parts: dict[str, Any] = {
+            "image_tower": self.image_tower,
+            "connector": self.connector,
+            "language": self.language,
+        }
         return {f"{name}.{n}" for name, part in parts.items() for n in part.decay_free()}
 
     def _form(self) -> Form:
