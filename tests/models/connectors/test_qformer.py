@@ -33,5 +33,5 @@ def test_every_second_block_looks_at_the_image():
 
 
 def test_heads_must_divide():
-    with pytest.raises(ConfigError, match="QFormerConfig.width must be a multiple of heads; got width 30, heads 4"):
+    with pytest.raises(ConfigError, match=r"QFormerConfig\.width must be a multiple of heads; got width 30, heads 4"):
         QFormerConfig(width=30)

@@ -1,0 +1,265 @@
+"""What teaches a Q-Former to ask: contrast, matching and generation at once (BLIP-2, arXiv:2301.12597, section 3.1).
+
+The three parts couple pairs differently. Generation does not couple them: it is done when a pair is encoded. Contrast
+needs every pair's unit vectors. Matching reads texts beside other pairs' images, chosen by the similarities: its pass
+through the Q-Former is part of the loss, over image tokens and token ids that `encode` hands out. So cached pieces
+(`train/accumulate.py`) give exactly the gradient of the whole batch; what they do not make smaller is that pass over
+3 b pairs (checkpointed blocks do).
+
+Across ranks as in `objectives/contrastive.py`: each rank has the rows of its own pairs among the columns of all, and
+gradients go back to whose columns they are.
+"""
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from pydantic import Field
+from torch import Tensor
+
+from diptych.core.batch import Batch
+from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
+from diptych.core.errors import ConfigError, DataError
+from diptych.models.model import Model
+from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
+from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.token_loss import token_loss
+
+TILE = 1 << 22
+"""Cosines of queries and texts that are formed at a time."""
+FLOOR = 1e-4
+"""What LAVIS adds to each probability from which a negative is drawn, so that no pair is out of reach."""
+MATCHING_CHANCE = math.log(3) - 2 / 3 * math.log(2)
+"""The entropy of one match in three."""
+
+
+class QueryAlignmentConfig(ObjectiveConfig):
+    """Settings of the three losses, whose weighted sum is minimised; the paper's weights are 1.
+
+    label_smoothing    of the contrastive targets, over all candidates
+    writing_smoothing  of the tokens to be foreseen, over the vocabulary
+    duplicates         whether pairs that share a caption or an image are left out of each other's negatives ("mask")
+    """
+
+    contrast: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    matching: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    writing: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    writing_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    duplicates: Literal["mask", "ignore"] = "mask"
+
+    def build(self, model: Model) -> "QueryAlignment":
+        """The objective around `model`."""
+        return QueryAlignment(self, model)
+
+
+class QueryAlignment(Objective):
+    """Contrast (the largest cosine over the queries, both ways), matching (each pair, each text beside another's image
+    and each image beside another's text, drawn by similarity), and generation of the text.
+
+    Needs: `align`, `matching_logits`, `next_tokens`, `head` and `log_logit_scale` of the model (models/blip2.py);
+    images, tokens and lengths of the batch, and text_ids or image_ids unless duplicates are ignored.
+    Parts: "contrast", "matching", "nll" (nats a token, without smoothing); the shares that are right of pairs judged,
+    "matched", and of tokens, "foreseen".
+    """
+
+    couples_pairs = True
+    takes_cached: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
+
+    def __init__(self, config: QueryAlignmentConfig, model: Model) -> None:
+        needs = ("align", "matching_logits", "next_tokens", "head", "log_logit_scale")
+        missing = [n for n in needs if not hasattr(model, n)]
+        if missing:
+            raise ConfigError(
+                f"QueryAlignment must be given a model with a Q-Former that reads texts; got {type(model).__name__} "
+                f"without {', '.join(missing)}. Use models.blip2."
+            )
+        super().__init__(model)
+        self.config = config
+
+    def forward(self, batch: Batch) -> Losses:
+        """The mean loss of this rank's pairs among all ranks' pairs."""
+        return self.loss(self.encode(batch), batch)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """A row a pair each of: "queries" (b m e) and "text" (b e), unit vectors; "image" (b p c), what queries attend
+        to, "tokens" (b context) and "lengths", for matching; "draw" (b 2), the numbers in 0..1 by which negatives are
+        drawn; "written", equal shares of the summed loss of writing, whose sum alone has a meaning; "nll", "foreseen"
+        and "targets", each text's own sums."""
+        model: Any = self.model
+        if batch.tokens is None or batch.lengths is None:
+            raise DataError("QueryAlignment must be given batches of images and texts; got one without. Use pairs.")
+        features = model.features_of(batch)
+        if features is None or len(features) != len(batch.tokens):
+            raise DataError(
+                f"QueryAlignment must be given one image a text; got {0 if features is None else len(features)} images "
+                f"for {len(batch.tokens)} texts. Use pairs."
+            )
+        aligned = model.align(features, batch.tokens, batch.lengths)
+        short = model.config.context_length - batch.tokens.shape[1]
+        return {
+            "queries": aligned.queries,
+            "text": aligned.text,
+            "image": features,
+            "tokens": F.pad(batch.tokens, (0, short)),  # equally wide in all pieces and on all ranks
+            "lengths": batch.lengths.to(features.device, non_blocking=True),
+            "draw": self._draws(batch, features),
+            **self._written(aligned.written, batch),
+        }
+
+    def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
+        """The weighted sum of the three losses from what `encode` returned; similarities in float32 in any case."""
+        c, b = self.config, len(encoded["text"])
+        same = self._same(batch, b)
+        with torch.autocast(encoded["text"].device.type, enabled=False):
+            queries, text = encoded["queries"].float(), encoded["text"].float()
+            scale = self._scale()
+            i2t = scale * best_query(queries, gather_with_grad(text))
+            t2i = i2t.T if world_size() == 1 else scale * best_query(gather_with_grad(queries), text).T
+            contrast = (
+                find(i2t, rank() * b, same, c.label_smoothing) + find(t2i, rank() * b, same, c.label_smoothing)
+            ) / 2
+        matching, matched = self._matching(encoded, i2t.detach(), t2i.detach(), same)
+        everyone = world_size() / all_sum(encoded["targets"].detach().sum()).clamp_min(1)
+        writing = encoded["written"].sum() * everyone
+        total = c.contrast * contrast + c.matching * matching + c.writing * writing
+        parts = {
+            "contrast": contrast,
+            "matching": matching,
+            "nll": encoded["nll"].sum() * everyone,
+            "matched": matched,
+            "foreseen": encoded["foreseen"].sum() * everyone,
+        }
+        count = torch.full((), float(b), device=total.device)
+        return Losses(total.float(), count, {k: v.detach() for k, v in parts.items()})
+
+    @torch.no_grad()
+    def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
+        """The loss of a model that knows nothing, logit scale, mean cosines of true and false pairs of this rank,
+        recall inside the rank's share, duplicates. A collective."""
+        with torch.autocast(encoded["text"].device.type, enabled=False):
+            cosines = best_query(encoded["queries"].detach().float(), encoded["text"].detach().float())
+        c, b, g = self.config, len(cosines), len(cosines) * world_size()
+        own = cosines.diagonal()
+        numbers: dict[str, Any] = {
+            "logit_scale": self._scale(),
+            "positive_cosine": own.mean(),
+            "negative_cosine": (cosines.sum() - own.sum()) / max(b * b - b, 1),
+            "batch_i2t_recall_at_1": (cosines.argmax(1) == torch.arange(b, device=own.device)).float().mean(),
+        }
+        if batch is not None:
+            for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
+                if ids is not None:
+                    numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
+        chance = c.contrast * math.log(g) + c.matching * MATCHING_CHANCE + c.writing * math.log(self.model.vocab_size)
+        return {k: float(v) for k, v in numbers.items()} | {"chance_loss": chance}
+
+    def _draws(self, batch: Batch, features: Tensor) -> Tensor:
+        """By each sample's number in the run, so that neither pieces nor ranks change them; else from torch's state."""
+        if batch.sample_ids is None:
+            return torch.rand(len(features), 2).to(features.device)
+        return uniform(batch.sample_ids.to(features.device))
+
+    def _written(self, written: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The loss of writing each text, summed over its tokens that bear loss."""
+        model: Any = self.model
+        hidden, targets, record = model.next_tokens(written, batch)
+        weight, bias = model.head()
+        summed, each = token_loss(hidden, weight, bias, targets, self.config.writing_smoothing)
+        b = len(written)
+        zeros = torch.zeros(b, device=hidden.device)
+        return {
+            "written": summed.expand(b) / b,
+            "nll": zeros.index_add(0, record, each.nll),
+            "foreseen": zeros.index_add(0, record, each.top),
+            "targets": zeros.index_add(0, record, torch.ones_like(each.nll)),
+        }
+
+    def _matching(
+        self, encoded: dict[str, Tensor], i2t: Tensor, t2i: Tensor, same: Bool[Tensor, "b g"] | None
+    ) -> tuple[Tensor, Tensor]:
+        """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
+        text. A pair without any wrong one counts once."""
+        model: Any = self.model
+        image, tokens, lengths = encoded["image"], encoded["tokens"], encoded["lengths"]
+        b, draw = len(image), encoded["draw"].detach()
+        barred = torch.eye(b, i2t.shape[1], dtype=torch.bool, device=image.device).roll(rank() * b, 1)
+        barred = barred if same is None else barred | same
+        wrong_image, has_image = draw_negatives(t2i, barred, draw[:, 0])
+        wrong_text, has_text = draw_negatives(i2t, barred, draw[:, 1])
+        images = gather_with_grad(image) if image.requires_grad else gather(image)
+        all_tokens, all_lengths = gather(tokens), gather(lengths)
+        features = torch.cat([image, images.index_select(0, wrong_image), image])
+        rows = torch.cat([tokens, tokens, all_tokens[wrong_text]])
+        sizes = torch.cat([lengths, lengths, all_lengths[wrong_text]])
+        if sizes.device.type == "cpu":  # elsewhere to know the longest would be to wait
+            rows = rows[:, : max(int(sizes.max()), 1)]
+        labels = (torch.arange(3 * b, device=image.device) < b).long()
+        counts = torch.cat([torch.ones_like(draw[:, 0]), has_image, has_text])
+        logits = model.matching_logits(features, rows, sizes)
+        share = counts * (world_size() / all_sum(counts.sum()))
+        right = (logits.argmax(1) == labels).float()
+        return (F.cross_entropy(logits, labels, reduction="none") * share).sum(), (right * share).sum()
+
+    def _same(self, batch: Batch, rows: int) -> Bool[Tensor, "b g"] | None:
+        """Which other pairs share a caption or an image with each of this rank's. A collective."""
+        if self.config.duplicates == "ignore":
+            return None
+        ids = [gather(x) for x in (batch.text_ids, batch.image_ids) if x is not None]
+        if not ids:
+            raise ConfigError(
+                "objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got 'mask'. Fill "
+                "the ids (the loader does), or ignore duplicates."
+            )
+        return SamePairs(ids, rank() * rows).tile(slice(0, rows), slice(0, len(ids[0])))
+
+    def _scale(self) -> Float[Tensor, ""]:
+        log: Any = self.model.log_logit_scale
+        return log.float().exp().reshape(())
+
+
+def uniform(numbers: Int64[Tensor, " b"]) -> Float[Tensor, "b 2"]:
+    """Two numbers in 0..1, one not included, that each of `numbers` decides, as if drawn: its bits mixed as in
+    splitmix64 (Steele et al., 2014). On any device alike, without waiting for it."""
+    x = 2 * numbers[:, None] + torch.arange(1, 3, device=numbers.device)
+    for factor in (0x2545F4914F6CDD1D, 0x369DEA0F31A53F85):
+        x = (x ^ ((x >> 32) & 0xFFFFFFFF)) * factor  # wraps, as it should
+    x = x ^ ((x >> 32) & 0xFFFFFFFF)
+    return (x & 0xFFFFFF).float() / 2**24
+
+
+def best_query(queries: Float[Tensor, "i m e"], text: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
+    """The largest cosine over each image's queries with each text. Differentiable; no more than TILE cosines of single
+    queries exist at once."""
+    step = max(1, TILE // max(1, queries.shape[1] * len(text)))
+    found = [torch.einsum("ime,be->ibm", part, text).max(-1).values for part in queries.split(step)]
+    return torch.cat(found)
+
+
+def find(
+    logits: Float[Tensor, "b g"], first: int, same: Bool[Tensor, "b g"] | None, label_smoothing: float
+) -> Float[Tensor, ""]:
+    """The mean over rows of the cross-entropy of finding one's partner, row i's being `first` + i, among all but those
+    that are the `same`."""
+    own = torch.arange(first, first + len(logits), device=logits.device)
+    if same is None:
+        return F.cross_entropy(logits, own, label_smoothing=label_smoothing)
+    log_p = logits.masked_fill(same, float("-inf")).log_softmax(1)
+    even = log_p.masked_fill(same, 0).sum(1) / (~same).sum(1)
+    partner = log_p.gather(1, own[:, None])[:, 0]
+    return -((1 - label_smoothing) * partner + label_smoothing * even).mean()
+
+
+@torch.no_grad()
+def draw_negatives(
+    logits: Float[Tensor, "b g"], barred: Bool[Tensor, "b g"], draw: Float[Tensor, " b"]
+) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
+    """For each row one column that is not barred, with a chance of softmax(logits) + FLOOR, the one in which `draw`
+    (0..1) falls; and 1 where there is one, else 0."""
+    weights = (logits.softmax(1).double() + FLOOR).masked_fill(barred, 0)
+    upto = weights.cumsum(1)
+    chosen = torch.searchsorted(upto, draw.double()[:, None] * upto[:, -1:], right=True)[:, 0]
+    return chosen.clamp(max=logits.shape[1] - 1), (~barred).any(1).float()

@@ -1,0 +1,51 @@
+"""The gradient of QueryAlignment over a batch of 8, by one process, in pieces, and by two gloo processes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from diptych.core.batch import Batch
+from diptych.core.distributed import rank, shutdown, world_size
+from diptych.objectives.query_alignment import QueryAlignmentConfig
+from diptych.train.accumulate import Accumulator
+from tests.models.small_blip2 import small_blip2
+from tests.models.writers import stirred, text_batch
+
+WORLD = 2
+
+
+def whole() -> Batch:
+    """Eight pairs, of which two share a caption and two an image."""
+    ids = {"text_ids": torch.tensor([0, 1, 2, 3, 0, 5, 6, 7]), "image_ids": torch.tensor([0, 1, 2, 3, 4, 5, 1, 7])}
+    return replace(text_batch((5, 2, 7, 3, 4, 6, 2, 5)), **ids)
+
+
+def gradient(micro_batch: int = 0, kept: int = 1, frozen: bool = False) -> dict[str, Any]:
+    """Loss, parts and gradients of this rank's share (gradients are averaged over ranks)."""
+    objective = QueryAlignmentConfig().build(stirred(small_blip2())).train()
+    if frozen:
+        for p in objective.model.image_tower.parameters():
+            p.requires_grad_(False)
+    share = 8 // world_size()
+    batch = whole().slice(rank() * share, (rank() + 1) * share)
+    found = Accumulator(objective, micro_batch, kept=kept)(batch)
+    grads = {n: p.grad for n, p in objective.model.named_parameters() if p.grad is not None}
+    return {"total": found.losses.total, "parts": found.losses.parts, "gradients": grads}
+
+
+def _work(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD)
+    found = {"whole": gradient(), "pieces": gradient(2), "frozen": gradient(frozen=True)}
+    torch.save(found, Path(folder) / f"{number}.pt")
+    shutdown()
+
+
+def compute_together(folder: Path) -> list[dict[str, Any]]:
+    """The results of both ranks."""
+    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]
