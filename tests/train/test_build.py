@@ -31,6 +31,26 @@ def test_the_tokenizer_has_the_models_context(data, tmp_path):
     assert found.vocab_size == dataset.tokenizer().vocab_size
 
 
+def test_packaged_weights_go_into_fresh_models_alone(data, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(building, "load_packaged", lambda model: loaded.append(type(model).__name__))
+    config, dataset = tiny_config(data), Dataset.open(data)
+    tokenizer = find_tokenizer(config, dataset)
+    model = build_objective(config, tokenizer, CPU).model
+    assert loaded == ["Tiny"]
+    save_pretrained(tmp_path / "given", model, tokenizer)
+    build_objective(config.replace(init=str(tmp_path / "given")), tokenizer, CPU)
+    build_objective(config, tokenizer, CPU, fresh=False)
+    assert loaded == ["Tiny"]
+
+
+def test_a_run_can_take_the_tokenizer_of_packaged_weights(data, monkeypatch):
+    dataset = Dataset.open(data)
+    monkeypatch.setattr(building, "packaged_tokenizer", lambda name: dataset.tokenizer() if name == "minilm" else None)
+    found = find_tokenizer(tiny_config(data).replace(tokenizer="pretrained:minilm"), dataset)
+    assert (found.context_length, found.vocab_size) == (16, dataset.tokenizer().vocab_size)
+
+
 def test_rate_and_warmup_are_chosen_said_and_kept(data, tmp_path, capsys):
     config = tiny_config(data, lr=None, warmup_samples=None)
     run, resumed = build(config, tmp_path / "run", False, CPU)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diptych.checkpoints.native import fill, load, resize_positions
+from diptych.checkpoints.packaged import load_packaged
 from diptych.core.config import Config, to_json
 from diptych.core.distributed import broadcast_object, is_main, world_size
 from diptych.core.errors import ConfigError
@@ -19,6 +20,7 @@ from diptych.data.dataset import Dataset, Split
 from diptych.data.ready import packed
 from diptych.data.tokenize import Tokenizer
 from diptych.models.model import Model
+from diptych.models.packaged import PREFIX, packaged_tokenizer
 from diptych.nn.checkpointing import set_checkpointing
 from diptych.objectives.objective import Objective
 from diptych.train import run_folder
@@ -104,7 +106,7 @@ def build(
     kept = config.replace(init="", parts={}, tokenizer="") if found else config
     given = run_folder.located(kept, folder)
     tokenizer = Tokenizer.load(found[0]) if found else find_tokenizer(given, dataset)
-    objective = build_objective(given, tokenizer, device)
+    objective = build_objective(given, tokenizer, device, fresh=found is None)
     cached_names(config, objective)  # can it be?
     schedule, reasons = choose_schedule(config, objective, found[1] if found else {})
     t = config.train
@@ -145,12 +147,15 @@ def build(
     return run, found is not None
 
 
-def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.device) -> Objective:
-    """The objective around a model with fresh weights, which are a function of the seed."""
+def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.device, fresh: bool = True) -> Objective:
+    """The objective around a model with fresh weights, which are a function of the seed, and with those that its
+    settings name; not `fresh`: with any, which a checkpoint will replace."""
     torch.manual_seed(fold(config.train.seed, "init"))
     model = config.model.build(tokenizer.vocab_size)
     if config.init:
         start_from(model, config.init)
+    elif fresh:
+        load_packaged(model)
     for name, reference in config.parts.items():
         fill_part(model, name, reference)
     model = model.to(device)
@@ -189,10 +194,12 @@ def open_data(config: RunConfig) -> Dataset:
 
 
 def find_tokenizer(config: RunConfig, dataset: Dataset) -> Tokenizer:
-    """The dataset's own tokenizer, CLIP's, or the one in a file, with the model's context length."""
+    """The dataset's own tokenizer, CLIP's, a package's or the one in a file, with the model's context length."""
     length = config.model.context_length
     if config.tokenizer == "clip":
         return Tokenizer.clip(length)
+    if config.tokenizer.startswith(PREFIX):
+        return packaged_tokenizer(config.tokenizer.removeprefix(PREFIX)).with_context_length(length)
     found = Tokenizer.from_file(config.tokenizer) if config.tokenizer else dataset.tokenizer()
     return found.with_context_length(length)
 

@@ -121,7 +121,8 @@ class TrainConfig(Config):
 
 class RunConfig(Config):
     """A whole run. `recipe` is the name that it came from; `tokenizer` is empty for the dataset's own, "clip" for
-    CLIP's, else a tokenizer.json or a folder with one. Its context is cut or stretched to `model.context_length`.
+    CLIP's, "pretrained:minilm" for that of packaged weights, else a tokenizer.json or a folder with one. Its context is
+    cut or stretched to `model.context_length`.
 
     init    a model folder (a run, a converted checkpoint) whose weights training starts from; empty: fresh weights
     parts   the same for single parts of the model, by their attribute's name: {"language": FOLDER} takes the weights
