@@ -23,7 +23,7 @@ from diptych.evals.scoring import (
 )
 from diptych.evals.statistics import PairedTest
 from tests.evals import fakes
-from tests.evals.fake_writer import writer
+from tests.evals.fake_writer import FakeWriter, writer
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 24])
@@ -85,6 +85,9 @@ def test_pairs_are_scored_as_the_model_can_and_the_settings_say():
     assert chosen(fakes.model()).by == "embeddings"
     assert chosen(fakes.model(fakes.Scores)) == Scoring("score")
     assert chosen(writer(split)) == Scoring("log_likelihood")
+    matches = writer(split)
+    matches.model.__class__ = type("Matches", (FakeWriter,), {"score": lambda self, *_: None})
+    assert chosen(matches) == Scoring("score"), "a model's own score goes before its likelihood"
     assert chosen(writer(split), scored_by="score") == Scoring("score")
     assert chosen(writer(split), text_prior="removed", per_token=True) == Scoring("log_likelihood", True, True)
     with pytest.raises(

@@ -1,14 +1,18 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diptych.core.errors import DataError
+from diptych.core.batch import Batch
+from diptych.core.errors import ConfigError, DataError, EvalError
 from diptych.data.tokenize import Tokenizer
 from diptych.models import pretrained, sizes
 from diptych.models.pretrained import Pretrained
+from tests.models.towers import stir
+from tests.models.writers import greedy_again, small_prefix_lm, summed
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +118,111 @@ def test_a_pil_image_is_turned_as_its_file_says(model, tmp_path):
     with Image.open(tmp_path / "turned.png") as opened:
         assert torch.equal(model.pixels(opened), model.pixels(tmp_path / "turned.png"))
     assert not torch.equal(model.pixels(picture), model.pixels(tmp_path / "turned.png"))
+
+
+TEXTS = [
+    "what colour is the cup?",
+    "is it a hat?",
+    "a red cup",
+    "a blue hat on a table",
+    "yes",
+    "no",
+    "red",
+    "dark red",
+]
+
+
+def _writes(config) -> Pretrained:
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(TEXTS, vocab_size=300, context_length=40)
+    network = config.build(tokenizer.vocab_size)
+    stir(network)
+    return Pretrained(network, tokenizer)
+
+
+@pytest.fixture(scope="module", params=["causal", "prefix"])
+def writes(request) -> Pretrained:
+    return _writes(small_prefix_lm(seen=request.param, context_length=40))
+
+
+def _plain_likelihood(model: Pretrained, image: torch.Tensor, question: str, answer: str) -> float:
+    """log p of an answer and its end from one forward pass over the whole row."""
+    question_ids, answer_ids = model.tokenizer.bare([question, answer])
+    row = torch.tensor([[model.tokenizer.start_id, *question_ids, *answer_ids, model.tokenizer.end_id]])
+    bears = torch.zeros_like(row, dtype=torch.bool)
+    bears[0, 1 + len(question_ids) :] = True
+    pixels = model.pixels(image)[None]
+    batch = Batch(images=pixels, image_record=torch.tensor([0]), tokens=row, lengths=torch.tensor([row.shape[1]]))
+    return float(summed(model.model, replace(batch, loss_mask=bears))[0])
+
+
+def test_answers_are_as_probable_as_one_forward_pass_says(writes):
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    questions, answers = TEXTS[:2], ["yes", "red", "dark red", "a blue hat"]
+    found = writes.answer_log_likelihoods(images, questions * 2, answers, image_of=[0, 0, 1, 1], batch_size=3)
+    slow = [[_plain_likelihood(writes, images[i], q, a) for a in answers] for i in (0, 1) for q in questions]
+    assert torch.allclose(found, torch.tensor(slow), atol=1e-4)  # fp32 sums in another order
+    assert torch.allclose(writes.answer_scores(images, questions, answers).sum(1), torch.ones(2))
+    assert writes.ask(images[0], questions, answers) == [answers[i] for i in found[:2].argmax(1).tolist()]
+    assert writes.ask(images, questions[0], answers) == [answers[i] for i in found[::2].argmax(1).tolist()]
+    assert writes.ask(images, questions, answers) == [answers[i] for i in found[[0, 3]].argmax(1).tolist()]
+
+
+def test_what_is_written_goes_on_from_the_prompt(writes):
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    start, end = writes.tokenizer.start_id, writes.tokenizer.end_id
+    for prompt in ("", "a red cup"):
+        ids = [start, *writes.tokenizer.bare([prompt])[0]]
+        for most in (1, 6):
+            said = [greedy_again(writes.model, image, ids, end, most) for image in images]
+            slow = [writes.tokenizer.decode(s).strip() for s in said]
+            assert writes.generate(images, prompt or None, batch_size=2, max_tokens=most) == slow
+            assert writes.caption(images, prompt, max_tokens=most) == [f"{prompt} {rest}".strip() for rest in slow]
+    assert writes.caption(images[0]) == writes.caption(images)[:1]
+    assert writes.ask(images[0], ["a red cup"]) == writes.generate(images[0], "a red cup")
+    assert len(writes.generate(images, beams=3, max_tokens=4)) == 3
+
+
+def test_draws_follow_their_seed(writes):
+    images = torch.zeros(5, 3, 16, 16, dtype=torch.uint8)
+    how = {"temperature": 3.0, "max_tokens": 6, "batch_size": 2}
+    first = writes.generate(images, seed=1, **how)
+    assert first == writes.generate(images, seed=1, **how)
+    assert first != writes.generate(images, seed=2, **how)
+    assert len(set(first)) > 1, "equal images are drawn for apart, in other batches too"
+
+
+def test_an_image_is_seen_once_for_all_its_questions(writes, monkeypatch):
+    seen, vectors = [], writes.model.image_vectors
+    monkeypatch.setattr(writes.model, "image_vectors", lambda images: seen.append(len(images)) or vectors(images))
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    writes.ask(image, TEXTS[:2] * 3, ["yes", "no"])
+    writes.ask(image, TEXTS[:2] * 3, max_tokens=1)
+    assert seen == [1, 1]
+
+
+def test_a_question_too_long_loses_its_end_and_is_counted(writes):
+    image, before = torch.zeros(3, 16, 16, dtype=torch.uint8), writes.tokenizer.truncated
+    assert writes.answer_scores(image, "is it a hat? " * 9, ["yes", "a blue hat"]).shape == (1, 2)
+    assert writes.tokenizer.truncated == before + 1
+
+
+def test_what_cannot_be_asked_is_said(model, writes):
+    with pytest.raises(
+        EvalError, match=r"generating text must be asked of a model that writes; got TwoTower with embed.*coca:tiny"
+    ):
+        model.caption(_picture())
+    with pytest.raises(EvalError, match="answering must be asked of a model that writes"):
+        model.ask(_picture(), "is it a hat?", ["yes", "no"])
+    two = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(DataError, match="one an image, or one for all, or be about one image; got 3 for 2"):
+        writes.ask(two, TEXTS[:3])
+    with pytest.raises(DataError, match="image_of must name an image for each text; got 1 for 2 prompts"):
+        writes.generate(two, TEXTS[:2], image_of=[0])
+    with pytest.raises(ConfigError, match="beams must be 1 where tokens are drawn"):
+        writes.generate(two, beams=2, top_p=0.5)
+    with pytest.raises(ConfigError, match="Generation must have only fields that it knows; got 'beam'"):
+        writes.generate(two, beam=2)
+    without = Pretrained(writes.model, writes.tokenizer.replaced(start_id=None))
+    with pytest.raises(EvalError, match="a tokenizer must have a start and an end to write with; got no start"):
+        without.caption(two)

@@ -24,7 +24,7 @@ from diptych.evals.ranking import Matches, pair_products
 from diptych.evals.statistics import PairedTest
 from diptych.models.capabilities import capabilities_of, require
 from diptych.models.pretrained import Pretrained
-from diptych.models.writer import empty_prompt
+from diptych.models.writer import Writer
 
 PAIRS_SIDE = 32
 """A model without embeddings scores blocks of so many images at once."""
@@ -42,7 +42,7 @@ class PairScoringConfig(EvalConfig):
     abstract: ClassVar[bool] = True
     scored_by: Literal["auto", "embeddings", "score", "log_likelihood"] = "auto"
     """What scores a pair: the cosine of embeddings, the model's own score, or log p(text | image). "auto": embeddings
-    where the model has them, else log p of a model that writes, else its score."""
+    where the model has them, else its own score, which of most models that write is log p."""
     text_prior: Literal["kept", "removed"] = "kept"
     """Take log p(text) off log p(text | image), so that what is likely in any case counts for nothing: a model that
     writes well and sees nothing then falls to chance."""
@@ -77,7 +77,7 @@ def choose_scoring(model: Pretrained, config: PairScoringConfig, who: str) -> Sc
     if config.scored_by == "auto":
         if {"embed_image", "embed_text"} <= has:
             return Scoring("embeddings")
-        if "log_likelihood" in has:
+        if "log_likelihood" in has and getattr(type(model.model), "score", None) is Writer.score:
             return Scoring("log_likelihood")
         require(model.model, ("score",), who)
         return Scoring("score")
@@ -193,7 +193,7 @@ class ScoredItems:
             return [network.score(images, tokens, lengths) for tokens, lengths in blocks]
         if "generate_text" not in self.model.capabilities:
             return [network.log_likelihood(images, tokens, lengths) for tokens, lengths in blocks]
-        read = network.begin(network.image_features(images), empty_prompt(len(images), images.device))
+        read = network.begin_images(images)
         return [network.likelihoods(read, tokens, lengths) for tokens, lengths in blocks]
 
     def _adjusted(self, scores: Tensor, order: Sequence[int]) -> Tensor:

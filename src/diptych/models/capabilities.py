@@ -42,8 +42,9 @@ class GeneratesText(Protocol):
     """Writes token ids about images, each after its prompt (None: only the start).
 
     It can be asked bit by bit, so that an image is seen once for all that is said of it: `image_features` are what it
-    reads of images, `begin` reads them and prompts and returns a state, from which `models.generate.write` goes on, and
-    of which `likelihoods` are log p(text | what was read), of each row read and each text (`models/writer.py`).
+    reads of images, `begin` reads them and prompts (`begin_images`: images alone) and returns a state, from which
+    `models.generate.write` goes on, and of which `likelihoods` are log p(text | what was read), of each row read and
+    each text (`models/writer.py`).
     """
 
     def generate_text(
@@ -51,6 +52,8 @@ class GeneratesText(Protocol):
     ) -> list[list[int]]: ...
 
     def image_features(self, images: UInt8[Tensor, "i 3 h w"]) -> Float[Tensor, "i p d"]: ...
+
+    def begin_images(self, images: UInt8[Tensor, "i 3 h w"]) -> Any: ...
 
     def begin(self, features: Float[Tensor, "i p d"] | None, prompt: Batch) -> Any: ...
 
