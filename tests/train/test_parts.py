@@ -7,9 +7,11 @@ from diptych.core.image_format import ImageFormat
 from diptych.data.dataset import Dataset
 from diptych.models.language_model import LanguageModelConfig
 from diptych.models.two_tower import TwoTowerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.train.parts import divided, field_of, fill_part, fitted, with_part
+from tests.models.small_blip2 import small_blip2
 from tests.train.locked import small
-from tests.train.staged import LANGUAGE, language_run, prefix_run
+from tests.train.staged import FORMAT, LANGUAGE, language_run, prefix_run
 
 
 def _folder(path, config, data):
@@ -74,6 +76,23 @@ def test_a_shorter_context_has_the_first_places_of_a_longer_one():
     assert left == []
     with pytest.raises(CheckpointError, match="context"):
         fitted({"position_embed": torch.zeros(12, 4)}, {"position_embed": long}, "parts.language")
+
+
+def test_the_second_stage_of_blip2_asks_with_the_first_ones_queries(data, tmp_path, capsys):
+    first = small_blip2(image_format=FORMAT, image=VisionTransformerConfig(patch_size=4, width=16, depth=1, heads=2))
+    given = _folder(tmp_path / "first", first, data)
+    config = with_part(prefix_run().model, "connector", first, "qformer")
+    assert config.connector == first.qformer
+    model = config.build(20)
+    fill_part(model, "connector", f"{tmp_path / 'first'}#qformer")
+    for name, tensor in model.connector.state_dict().items():
+        assert name.startswith("proj.") or torch.equal(tensor, given.qformer.state_dict()[name])
+    said = capsys.readouterr().err
+    assert "blocks.0.norm_text.bias" in said
+    assert "begun anew: proj.bias, proj.weight" in said
+    wider = config.replace(connector=first.qformer.replace(queries=5)).build(20)
+    with pytest.raises(CheckpointError, match=r"queries is \(4, 16\) there and \(5, 16\) here"):
+        fill_part(wider, "connector", f"{tmp_path / 'first'}#qformer")
 
 
 def test_names_of_parts():

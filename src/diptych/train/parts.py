@@ -17,7 +17,9 @@ from diptych.core.progress import say
 from diptych.models.model import Model, ModelConfig
 
 READOUT = ("projection.*", "map_pool.*", "attention_pool.*", "norm_post.*", "norm_final.*", "head_bias", "lm_head.*")
-"""What only a pooled or projected output reads: a part that has no such output does not take them, and that is said."""
+READOUT += ("blocks.*.text_mlp.*", "blocks.*.norm_text.*")
+"""What only a pooled or projected output reads, or (of a Q-Former) a text: a part that has no such output does not take
+them, and that is said."""
 TOKENIZED = ("language", "text_tower")
 """Parts that read tokens: their tokenizer comes with them, the first one's if there are two."""
 
@@ -72,9 +74,12 @@ def fill_part(model: Model, part: str, reference: str) -> None:
     if part == "image_tower":
         whole = resize_positions({f"{part}.{n}": t for n, t in theirs.items()}, model)
         theirs = {n.removeprefix(f"{part}."): t for n, t in whole.items()}
-    state, left = fitted(mine.state_dict(), theirs, f"parts.{part} from {folder}")
-    mine.load_state_dict(state)
-    without = f"; left out, since nothing here reads it: {', '.join(left)}" if left else ""
+    own = mine.state_dict()
+    fresh = {n for n in own if n not in theirs and any(fnmatchcase(n, p) for p in getattr(mine, "begins_fresh", ()))}
+    state, left = fitted({n: t for n, t in own.items() if n not in fresh}, theirs, f"parts.{part} from {folder}")
+    mine.load_state_dict(state | {n: own[n] for n in fresh})
+    without = f"; left out, since nothing here reads it: {_some(left)}" if left else ""
+    without += f"; begun anew: {_some(sorted(fresh))}" if fresh else ""
     say(f"  {part} begins as {name} of {folder}: {len(state)} tensors{without}.")
 
 
