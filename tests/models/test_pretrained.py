@@ -153,7 +153,7 @@ def _plain_likelihood(model: Pretrained, image: torch.Tensor, question: str, ans
     bears[0, 1 + len(question_ids) :] = True
     pixels = model.pixels(image)[None]
     batch = Batch(images=pixels, image_record=torch.tensor([0]), tokens=row, lengths=torch.tensor([row.shape[1]]))
-    return float(summed(model.model, replace(batch, loss_mask=bears))[0])
+    return summed(model.model, replace(batch, loss_mask=bears))[0].item()
 
 
 def test_answers_are_as_probable_as_one_forward_pass_says(writes):
