@@ -13,10 +13,10 @@ import torch.multiprocessing as mp
 
 import diptych.data.build_features as build_features
 from diptych.core.distributed import shutdown
-from diptych.core.errors import DataError
+from diptych.core.errors import ConfigError, DataError
 from diptych.data.build_features import Chunk, Rows, feature_table
 from diptych.data.dataset import Split
-from tests.data import tiny_split
+from tests.data import tiny_pages, tiny_split
 from tests.data.feature_rows import IMAGES, TEXTS, compute, image_row
 
 
@@ -134,6 +134,12 @@ def test_a_folder_of_other_data_is_refused(split: Split, tmp_path: Path) -> None
     (table.folder / "table.json").write_text(json.dumps(info | {"width": 5}))
     with pytest.raises(DataError, match="Delete the folder"):
         feature_table(IMAGES, split, tmp_path, compute(IMAGES, split))
+
+
+def test_texts_in_several_pieces_have_no_row_each(tmp_path: Path) -> None:
+    split = tiny_pages.opened(tmp_path / "train")
+    with pytest.raises(ConfigError, match=r"records of one text each; got 2 in asked1, .* Set train.frozen=live"):
+        feature_table(TEXTS, split, tmp_path, compute(TEXTS, split))
 
 
 def _build_together(rank: int, world: int, folder: str) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
-from diptych.data.captions import LiveCaptions, text_id
+from diptych.data.captions import LiveCaptions, longest_rows, text_id
 from diptych.data.dataset import Split
 from diptych.data.decode import encode_png
 from diptych.data.samples import choose, sample_keys
@@ -56,3 +56,13 @@ def test_what_bears_loss_is_part_of_the_hash(tmp_path: Path) -> None:
     assert texts.loss_mask[1].tolist() == [i > 0 for i in range(int(texts.lengths[1]))]
     assert texts.loss_mask[0].sum() < texts.loss_mask[1].sum()
     assert texts.places == [(), ()]
+
+
+def test_the_longest_row_of_each_record(tmp_path: Path) -> None:
+    split, tokenizer = tiny_pages.opened(tmp_path), tiny_split.tokenizer()
+    found = longest_rows(split, tokenizer, range(len(split)))
+    captions = LiveCaptions(split, tokenizer, "draw")
+    for record, length in enumerate(found.tolist()):
+        which = np.arange(split.pieces(record).alternatives)
+        assert length == captions.texts(np.full(len(which), record), which).lengths.max()
+    assert tokenizer.seen == sum(split.pieces(r).alternatives for r in range(len(split))), "its own count is left alone"

@@ -4,7 +4,9 @@ import pytest
 
 from diptych.core.errors import DataError
 from diptych.data.dataset import Dataset
-from diptych.data.ready import packed
+from diptych.data.loader import LoaderConfig
+from diptych.data.mixture import Part
+from diptych.data.ready import open_ready, packed
 from tests.report.fake_run import thumb
 
 
@@ -39,3 +41,22 @@ def test_a_picture_deep_in_a_folder_is_noticed(tmp_path, monkeypatch):
 def test_what_is_not_there_is_named():
     with pytest.raises(DataError, match="diptych corpus get emoji"):
         packed("no/such/place")
+
+
+def test_a_run_reads_one_dataset_or_a_mixture_packed_where_needed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
+    for name, count in (("a", 3), ("b", 2)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f"{i}.jpg").write_bytes(base64.b64decode(thumb((80 * i, 10 * count, 10))))
+        rows = "".join(f"{i}.jpg,thing {i},train\n" for i in range(count))
+        (tmp_path / name / "pairs.csv").write_text("image,caption,split\n" + rows)
+    a, b = (str(tmp_path / name / "pairs.csv") for name in "ab")
+    one = open_ready(LoaderConfig(path=a))
+    assert len(one.split("train")) == 3
+    both = open_ready(LoaderConfig(mixture=(Part(path=a), Part(path=b))))
+    assert capsys.readouterr().err.count("packing it once") == 2
+    assert len(both.split("train")) == 5
+    assert both.tokenizer().fingerprint == one.tokenizer().fingerprint
+    with pytest.raises(DataError, match="which is not there"):
+        open_ready(LoaderConfig(mixture=(Part(path=a), Part(path=str(tmp_path / "c")))))

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from diptych.core.distributed import barrier, broadcast_object, gather_objects, is_main, rank, world_size
-from diptych.core.errors import DataError, DiptychError, ShardError
+from diptych.core.errors import ConfigError, DataError, DiptychError, ShardError
 from diptych.core.files import cache_dir, write_atomic, write_json
 from diptych.core.progress import say, track
 from diptych.data.dataset import Split
@@ -266,7 +266,13 @@ def _progress(folder: Path) -> dict[int, dict[str, Any]]:
 
 def _count(split: Split, record: int) -> int:
     try:
-        return len(split.captions(record))
+        pieces = split.pieces(record)
+        if len(pieces.texts) > 1:
+            raise ConfigError(
+                f"a text tower that is computed once must have records of one text each; got {len(pieces.texts)} in "
+                f"{split.key(record)}, which become one row of tokens. Set train.frozen=live."
+            )
+        return pieces.alternatives
     except ShardError:
         raise
     except DataError:  # a broken record says nothing, and is passed over when its turn comes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diptych.core.errors import DataError
 from diptych.data.dataset import Split
-from diptych.data.passage import BEFORE_ALL, Places, Row, compose
+from diptych.data.passage import BEFORE_ALL, Places, Row, compose, compose_alternatives
 from diptych.data.record_files import Pieces
 from diptych.data.samples import CaptionChoice, choose
 from diptych.data.tokenize import Encoded, Tokenizer
@@ -112,6 +112,13 @@ def _loss_mask(rows: Sequence[Row], width: int) -> Bool[Tensor, "b t"] | None:
     for bears, row in zip(mask, rows, strict=True):
         bears[1 : len(row.ids)] = True if row.loss is None else row.loss[1:]
     return torch.from_numpy(mask)
+
+
+def longest_rows(split: Split, tokenizer: Tokenizer, records: Sequence[int]) -> Int64[Tensor, " n"]:
+    """The length in tokens of the longest row that each of some records can become; 0 where one says nothing."""
+    tokenizer = tokenizer.replaced()  # with counters of its own
+    rows = [compose_alternatives(split.pieces(record), tokenizer) for record in records]
+    return torch.tensor([max((len(r.ids) for r in found), default=0) for found in rows], dtype=torch.int64)
 
 
 def no_caption() -> DataError:

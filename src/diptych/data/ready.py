@@ -4,9 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from diptych.core.distributed import broadcast_object, is_main
 from diptych.core.errors import DataError
 from diptych.core.files import cache_dir
 from diptych.core.progress import say
+from diptych.data.dataset import Dataset
+from diptych.data.loader import LoaderConfig
+from diptych.data.mixture import open_datasets
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import open_source
 
@@ -34,6 +38,16 @@ def packed(path: str | Path, context_length: int = 77) -> Path:
     else:
         say(f"{path}: using the copy packed before in {out}; if files in it have changed since, delete that")
     return out
+
+
+def open_ready(config: LoaderConfig, context_length: int = 77) -> Dataset:
+    """The dataset or the mixture that a run reads, its parts packed first where they are not yet (by the main rank).
+
+    A collective: every rank calls it.
+    """
+    found = {path: packed(path, context_length) for path in dict.fromkeys(config.paths)} if is_main() else None
+    folders = broadcast_object(found)
+    return open_datasets([folders[path] for path in config.paths], config.mixture, config.split)
 
 
 def _state(path: Path) -> str:
