@@ -282,7 +282,6 @@ def test_the_quick_gelu_flag_decides_what_is_computed(tmp_path: Path) -> None:
         ({"text": {"hf_model_name": "roberta-base"}}, "text_cfg.hf_model_name = 'roberta-base'"),
         ({"text": {"no_causal_mask": True}}, "without a causal mask with pool_type 'eos'"),
         ({"text": {"eos_id": 5}}, "must end texts with the token that the model pools at, 5"),
-        ({"multimodal_cfg": {}}, "a caption decoder"),
     ],
 )
 def test_what_our_towers_cannot_compute_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -26,13 +26,13 @@ from diptych.checkpoints.foreign import (
     read_object,
     shapes_of,
     square,
-    unsupported,
 )
 from diptych.checkpoints.key_map import Rule, to_ours, to_theirs
 from diptych.checkpoints.open_clip_settings import (
     block_settings,
     end_of,
     image_format,
+    is_captioner,
     preprocess_settings,
     read_tokenizer,
     text_config,
@@ -69,13 +69,15 @@ CLIP_VOCABULARY = 49408
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is a folder with open_clip's configuration, or a weight file."""
-    return (path / CONFIG).is_file() or (path.is_file() and path.suffix in (".pt", ".pth", ".bin", ".safetensors"))
+    """Whether `path` is a folder with open_clip's configuration of a dual encoder, or a weight file."""
+    if (path / CONFIG).is_file():
+        return not is_captioner(read_object(path / CONFIG))  # those are read by open_clip_coca
+    return path.is_file() and path.suffix in (".pt", ".pth", ".bin", ".safetensors")
 
 
 def read(path: Path) -> Foreign:
     """The model, its tokenizer (None if it is not there) and its preprocessing, in our terms."""
-    file = _weights_file(path)
+    file = weights_file(path)
     theirs = with_counters(read_weights(file))
     settings = file.parent / CONFIG
     if settings.is_file():
@@ -119,7 +121,8 @@ def write(pretrained: Pretrained, out: Path) -> None:
         save_for_others(folder, tokenizer, ids_only=text.pooling == "last")
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The weights at `path`, a file or a folder with one of the names that open_clip gives them."""
     if path.is_file():
         return path
     found = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
@@ -132,8 +135,6 @@ def _read_config(
     settings: dict[str, Any], folder: Path, state: dict[str, Tensor]
 ) -> tuple[TwoTowerConfig, Tokenizer | None, End]:
     model = settings.get("model_cfg", settings)
-    if "multimodal_cfg" in model:
-        raise unsupported("open_clip", "a caption decoder (CoCa)")
     vision, text, quick = model["vision_cfg"], model["text_cfg"], bool(model.get("quick_gelu", False))
     resolution = square(vision.get("image_size", 224), "image_size")
     tokenizer = read_tokenizer(text, folder)

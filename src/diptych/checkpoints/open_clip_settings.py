@@ -28,6 +28,11 @@ _CLEAN: dict[str, Canonical] = {"lower": "clip", "canonicalize": "siglip", "whit
 _RESIZE: dict[str, Literal["crop", "squash", "pad"]] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
 
 
+def is_captioner(settings: Mapping[str, Any]) -> bool:
+    """Whether `open_clip_config.json` is that of a model with a caption decoder (CoCa)."""
+    return "multimodal_cfg" in settings.get("model_cfg", settings)
+
+
 def vision_config(theirs: Mapping[str, Any], quick_gelu: bool) -> ImageTowerConfig:
     """The image tower's settings, for open_clip's own ViT and ResNet."""
     _refuse(theirs, _VISION_EXTRAS, "vision_cfg")
