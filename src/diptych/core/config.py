@@ -10,6 +10,7 @@ import difflib
 import importlib
 import json
 import os
+import pkgutil
 import types
 import typing
 from typing import Any, ClassVar, TypeVar
@@ -114,9 +115,9 @@ def override(config: Config, assignments: list[str]) -> Config:
     What fields demand of each other is checked once all are set, so that a width and its heads can change together.
 
     A value is read as JSON where that parses and as plain text where it does not. A field that holds a family of
-    configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default; one
-    that holds several takes a list of such names (``evals=["retrieval","zero_shot"]``), whose fields have numbers:
-    ``evals.1.classes=classes.txt``.
+    configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default;
+    KIND:PATH (``model.image=hf:FOLDER``) is the one of a module KIND_* that reads PATH. A field that holds several takes
+    a list of names (``evals=["retrieval","zero_shot"]``), whose own have numbers: ``evals.1.classes=classes.txt``.
     """
     for text in assignments:
         path, eq, raw = text.partition("=")
@@ -198,19 +199,19 @@ def _parse(field: FieldInfo, current: Any, raw: str, whole: str) -> Any:
 
 def _by_name(family: type[Config], current: Any, raw: str, whole: str) -> Config:
     package = (type(current).__module__ if isinstance(current, Config) else family.__module__).rpartition(".")[0]
-    try:
-        module = importlib.import_module(f"{package}.{raw}")
-    except ImportError:
-        found = importlib.import_module(package)
-        import pkgutil
-
-        names = [m.name for m in pkgutil.iter_modules(found.__path__)]
+    names = [m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+    kind, colon, path = raw.partition(":")
+    found = [n for n in names if n.startswith(f"{kind}_")] if colon else [n for n in names if n == raw]
+    if not found:
         close = difflib.get_close_matches(raw, names, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names)}."
-        raise ConfigError(f"{whole} must name a module of {package}; got {raw!r}. {hint}") from None
-    for cls in vars(module).values():
-        if isinstance(cls, type) and issubclass(cls, family) and cls.__module__ == module.__name__ and not cls.abstract:
-            return cls()
+        raise ConfigError(f"{whole} must name a module of {package}; got {raw!r}. {hint}")
+    for name in found:
+        module = importlib.import_module(f"{package}.{name}")
+        for cls in vars(module).values():
+            own = isinstance(cls, type) and issubclass(cls, family) and cls.__module__ == module.__name__
+            if own and not cls.abstract:
+                return cls(path=path) if colon else cls()
     raise ConfigError(f"{whole} must name a module that holds a {family.__name__}; {raw!r} holds none.")
 
 

@@ -32,6 +32,7 @@ class LanguageModel(SequenceWriter):
     def __init__(self, config: LanguageModelConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         self.language = config.language.build(vocab_size, config.context_length)
+        self.vocab_size = self.language.vocab_size  # a folder's may have rows to spare
 
     def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
         return torch.zeros(len(images), 0, device=images.device)

@@ -1,6 +1,6 @@
 """Images as tokens of a language model: GIT, Frozen, LLaVA, MiniGPT-4 and the second stage of BLIP-2, by settings."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float, UInt8
 from pydantic import Field
@@ -53,6 +53,7 @@ class PrefixLM(SequenceWriter):
         self.connector = c.connector.build(self.reading.given, c.language.token_width())
         self.image_tokens = self.connector.tokens
         self.language = c.language.build(vocab_size, c.context_length + c.max_images * self.image_tokens)
+        self.vocab_size = self.language.vocab_size  # a folder's may have rows to spare
         self.seen = c.seen
 
     def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
@@ -65,5 +66,5 @@ class PrefixLM(SequenceWriter):
         return self.reading.given.tokens * self.reading.given.width
 
     def decay_free(self) -> set[str]:
-        parts = {"image_tower": self.image_tower, "connector": self.connector, "language": self.language}
+        parts: dict[str, Any] = {"image_tower": self.image_tower, "connector": self.connector, "language": self.language}
         return {f"{name}.{n}" for name, part in parts.items() for n in part.decay_free()}
