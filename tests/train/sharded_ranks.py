@@ -21,7 +21,7 @@ from diptych.train import loop
 from diptych.train.accumulate import Accumulator
 from diptych.train.config import RunConfig
 from diptych.train.loop import train
-from diptych.train.optimizer import build_optimizer, clip_gradients, gradient_norm, gradient_norms
+from diptych.train.optimizer import Rates, build_optimizer, clip_gradients, gradient_norm, gradient_norms
 from diptych.train.sharding import shard, whole
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
 from tests.train import ranks
@@ -58,10 +58,12 @@ def normed() -> Objective:
     return ContrastiveConfig().build(TinyConfig(batch_norm=True).build(20)).train()
 
 
-def steps(objective: Objective, batch: Batch, micro_batch: int, precision: str = "float32") -> dict[str, Tensor]:
+def steps(
+    objective: Objective, batch: Batch, micro_batch: int, precision: str = "float32", rates: Rates = ()
+) -> dict[str, Tensor]:
     """The weights after a few steps of the loop's own parts, and the norms of their gradients."""
     accumulate = Accumulator(objective, micro_batch, precision)
-    optimizer = build_optimizer(objective, 1e-2, 0.2, (0.9, 0.98), 1e-6)
+    optimizer = build_optimizer(objective, 1e-2, 0.2, (0.9, 0.98), 1e-6, rates=rates)
     found = {}
     for step in range(STEPS):
         torch.manual_seed(step)

@@ -14,20 +14,24 @@ from torch import nn
 
 from diptych import models, objectives
 from diptych.checkpoints.native import load
+from diptych.train.freeze import objective_around
 from diptych.train.loop import train
+from diptych.train.lora import LoraConfig, plain
 from diptych.train.sharding import (
     METHODS,
-    UNITS,
     average_whole,
     gathered,
     is_sharded,
+    is_unit,
     local,
     part_of,
     shard,
     wrap,
 )
+from tests.models.writers import VOCAB, text_batch
 from tests.objectives.tiny_model import tiny_batch
 from tests.train import ranks, sharded_ranks
+from tests.train.staged import prefix_run
 from tests.train.tiny_run import tiny_dataset
 
 INSIDE = {
@@ -35,6 +39,7 @@ INSIDE = {
     "decay_free",  # names
     "after_step",  # must change the parts themselves
     "normalise",  # pixels and buffers
+    *("add_scale", "adopt", "fill", "check_filled"),  # while the model is built, before it is sharded
     "train",
     # what `loss` and `health` are made of: tensors without dimensions are whole on every process
     "loss_of_embeds",
@@ -62,7 +67,7 @@ def units() -> list[type[nn.Module]]:
     for package in (models, objectives):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-                if issubclass(kind, UNITS) and not inspect.isabstract(kind):
+                if is_unit(kind) and not inspect.isabstract(kind):
                     found.add(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
@@ -215,6 +220,28 @@ def _alike_in_a_group_of_one(device: str) -> None:
 def test_sharded_steps_in_a_group_of_one(group_of_one):
     group_of_one("gloo")
     _alike_in_a_group_of_one("cpu")
+
+
+def test_a_writer_with_adapters_and_rates_in_a_group_of_one(group_of_one):
+    """Its head is read behind its forward pass; what is gathered is merged."""
+    group_of_one("gloo")
+    rates = (("connector", 0.5), ("language", 2.0))
+    config = prefix_run(lora=LoraConfig(rank=2), only=("connector",), rates=rates)
+    batch, found = text_batch((5, 2, 7, 3), side=8), []
+    for sharded in (False, True):
+        torch.manual_seed(0)
+        objective = objective_around(config, config.model.build(VOCAB))
+        if sharded:
+            shard(objective)
+        assert is_sharded(objective) == sharded
+        found.append(sharded_ranks.steps(objective, batch, 3, rates=rates))
+        with gathered(objective.model) as model:
+            merged = plain(model)
+            assert (merged is model) == sharded
+            found[-1] |= {f"merged/{n}": t for n, t in merged.state_dict().items()}
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.gpu

@@ -30,7 +30,11 @@ from diptych.nn.checkpointing import recomputable_blocks
 from diptych.objectives.objective import Objective
 
 UNITS: tuple[type[nn.Module], ...] = (ImageTower, TextTower, Model, Objective)
-"""Modules, besides recomputable blocks, whose own weights are gathered together and freed when their turn is over."""
+"""Modules, besides recomputable blocks, whose own weights are gathered together and freed when their turn is over.
+
+Not a model that writes (`is_unit`): the loss reads its head behind its forward pass, so what is in none of its blocks
+and towers belongs to the objective, which holds it through the whole pass.
+"""
 
 METHODS = (
     "encode",
@@ -72,7 +76,7 @@ def shard(objective: Objective) -> None:
     whole = {p for p in objective.parameters() if p.ndim == 0}
     mesh = init_device_mesh(next(objective.parameters()).device.type, (world_size(),))
     blocks = set(recomputable_blocks(objective))
-    units = [m for m in objective.modules() if m in blocks or isinstance(m, UNITS)]
+    units = [m for m in objective.modules() if m in blocks or is_unit(type(m))]
     for module in reversed(units):  # what is inside comes first
         # freed after each forward, the outermost too: outside of a pass every parameter is this process's part
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
@@ -80,6 +84,11 @@ def shard(objective: Objective) -> None:
             if callable(getattr(module, name, None)):
                 register_fsdp_forward_method(module, name)
     _settle_root(objective)
+
+
+def is_unit(kind: type) -> bool:
+    """Whether modules of a class are units: `UNITS`, but for models that write."""
+    return issubclass(kind, UNITS) and not (issubclass(kind, Model) and hasattr(kind, "features_from"))
 
 
 def silent(passage: nn.Module, last: bool) -> AbstractContextManager[Any]:
