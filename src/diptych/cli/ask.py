@@ -44,5 +44,5 @@ def command(
     for head in ("question", "answer", *(["probability"] if answers else [])):
         table.add_column(head, overflow="fold", justify="right" if head == "probability" else "left")
     for question, answer, score in rows:
-        table.add_row(question, answer, *([] if score is None else [f"{score:.1%}"]))
+        table.add_row(question, answer or "(nothing)", *([] if score is None else [f"{score:.1%}"]))
     Console().print(table)

@@ -37,5 +37,5 @@ def command(
     for head in ("image", "caption"):
         table.add_column(head, overflow="fold")
     for image, caption in zip(images, captions, strict=True):
-        table.add_row(str(image), caption)
+        table.add_row(str(image), caption or "(nothing)")
     Console().print(table)
