@@ -292,7 +292,7 @@ def test_pages_and_conversations_are_the_same_for_any_workers_ranks_and_restarts
     assert any(b.loss_mask is not None for b in live)
     assert any(b.image_position is not None for b in live)
     assert sum(b.truncated for b in live) > 0
-    for settings in ({}, {"cache": "pixels"}, {"workers": 2}, {"workers": 1, "tokens": "live"}):
+    for settings in ({"cache": "pixels"}, {"workers": 2}, {"workers": 1, "tokens": "live"}):
         assert same(live, list(loader(pages, tokenizer, **settings).batches(0, 40)))  # type: ignore[arg-type]
     whole = by_sample(live)
     parts = [by_sample(list(loader(pages, tokenizer, r, 2).batches(0, 40))) for r in range(2)]
@@ -420,27 +420,29 @@ def test_tables_of_vectors_stand_for_one_image_a_record(pages: Split, tokenizer:
             assert at == length or places
 
 
-def test_a_mixture_and_a_curriculum_change_the_order_alone(tmp_path: Path, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_mixture_and_a_curriculum_change_the_order_alone(
+    tmp_path: Path, tokenizer: Tokenizer, paced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     a = tiny_split.opened(tmp_path / "a" / "train", 22)
     b = tiny_pages.opened(tmp_path / "b" / "train")
     mixed = Mixture("train", [("a", 0.75, a), ("b", 0.25, b)])
     scores = {"uid": [mixed.uid(i) for i in range(len(mixed))], "ease": list(range(len(mixed)))}
     pq.write_table(pa.table(scores), tmp_path / "ease.parquet")
-    curriculum = CurriculumConfig(scores=str(tmp_path / "ease.parquet"), column="ease", schedule=((0, 0.2), (0.5, 1)))
-    for settings in ({}, {"curriculum": curriculum}):
-        whole = list(loader(mixed, tokenizer, tokens="live", **settings).batches(0, 80))
-        for other in ({"workers": 2}, {"tokens": "cached"}):
-            assert same(whole, list(loader(mixed, tokenizer, **settings, **other).batches(0, 80)))  # type: ignore[arg-type]
-        rest = list(loader(mixed, tokenizer, **settings).batches(40, 80, total_samples=80))
-        assert same(whole[5:], rest)
-        parts = [by_sample(list(loader(mixed, tokenizer, r, 2, **settings).batches(0, 80))) for r in range(2)]  # type: ignore[arg-type]
-        assert {**parts[0], **parts[1]} == by_sample(whole)
-        early = {r for x in whole[:1] if x.meta for r in x.meta["records"]}
-        easy = {*range(5), *range(22, 24)}
-        assert (early <= easy) == bool(settings)
-        if not settings:
-            records = [r for x in loader(mixed, tokenizer).batches(0, 800) if x.meta for r in x.meta["records"]]
-            assert sum(r < 22 for r in records) == pytest.approx(600, abs=45)
+    schedule = ((0, 0.2), (0.25, 0.2), (0.5, 1))
+    curriculum = CurriculumConfig(scores=str(tmp_path / "ease.parquet"), column="ease", schedule=schedule)
+    settings = {"augment": AugmentConfig(), "curriculum": curriculum if paced else None}
+    whole = list(loader(mixed, tokenizer, tokens="live", **settings).batches(0, 40))
+    assert same(whole, list(loader(mixed, tokenizer, workers=1, **settings).batches(0, 40)))
+    assert len(list((tmp_path / "cache" / "tokens").glob("*/tokens-*"))) == 1, "parts lie apart: their table does too"
+    rest = list(loader(mixed, tokenizer, **settings).batches(16, 40, total_samples=40))
+    assert same(whole[2:], rest)
+    parts = [by_sample(list(loader(mixed, tokenizer, r, 2, **settings).batches(0, 40))) for r in range(2)]
+    assert {**parts[0], **parts[1]} == by_sample(whole)
+    assert whole[0].meta is not None
+    easy = {*range(5), *range(22, 24)}
+    assert (set(whole[0].meta["records"]) <= easy) == paced
 
 
 def test_paths_to_pack() -> None:
