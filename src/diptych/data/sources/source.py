@@ -174,7 +174,8 @@ def _walk(path: Path, depth: int) -> Iterator[str]:
 
 def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
     """The source that recognises a path: a folder of images, .csv .tsv .jsonl .parquet, .tar (braces allowed), a
-    Hugging Face datasets folder, or a .json or .jsonl of conversations or pages. `options` are fields of that source's config (``image_column="photo"``).
+    Hugging Face datasets folder, or a .json or .jsonl of conversations or pages. `options` are fields of that source's
+    config (``image_column="photo"``).
 
     Errors: DataError if nothing is there or nothing recognises it; ConfigError for an option that it does not have.
     """
@@ -193,8 +194,8 @@ def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
         held = ", ".join(sorted(found.suffixes - {""})[:8]) or "nothing"
         what = f"a folder with {held}" if found.path.is_dir() else f"a .{found.suffix} file"
         raise DataError(
-            f"a source must be a folder of images, .csv, .tsv, .jsonl, .parquet, .tar, a datasets folder, or a .json of "
-            f"conversations or pages; got {text}, {what}. Point at the file or folder that holds the pairs."
+            f"a source must be a folder of images, .csv, .tsv, .jsonl, .parquet, .tar, a datasets folder, or a .json "
+            f"of conversations or pages; got {text}, {what}. Point at the file or folder that holds the pairs."
         )
     config = _config_of(mine[0])
     unknown = sorted(set(options) - set(config.model_fields))
