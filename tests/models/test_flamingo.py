@@ -257,7 +257,7 @@ def test_where_cross_attention_stands():
     assert crossed(8, 4, "first") == (0, 4)
     assert len(SMALL.build(VOCAB).gates) == 1
     with pytest.raises(ConfigError, match="cross_every must be at most"):
-        FlamingoConfig(language=small_language(depth=2), cross_every=3)
+        SMALL.replace(language=small_language(depth=2), cross_every=3).build(VOCAB)
 
 
 def test_settings_survive_the_disk_and_names_are_known():

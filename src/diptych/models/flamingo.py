@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch
-from diptych.core.errors import DataError
+from diptych.core.errors import ConfigError, DataError
 from diptych.models.causal_transformer import CausalTransformerConfig
 from diptych.models.connectors.connector import ConnectorConfig
 from diptych.models.connectors.perceiver import PerceiverConfig
@@ -46,16 +46,6 @@ class FlamingoConfig(ModelConfig):
     cross: GatedCrossAttentionConfig = GatedCrossAttentionConfig()
     cross_every: int = Field(default=1, ge=1)
     cross_at: Literal["last", "first"] = "last"
-
-    @model_validator(mode="after")
-    def _looks(self) -> "FlamingoConfig":
-        depth = getattr(self.language, "depth", None)
-        if isinstance(depth, int) and not crossed(depth, self.cross_every, self.cross_at):
-            raise ValueError(
-                f"FlamingoConfig.cross_every must be at most the language model's depth, {depth}, or no block looks at "
-                f"an image; got {self.cross_every}. Take 1 for a small one."
-            )
-        return self
 
     def build(self, vocab_size: int) -> "Flamingo":
         return Flamingo(self, vocab_size)
@@ -95,6 +85,11 @@ class Flamingo(Writer):
         self.image_tokens = self.connector.tokens
         self.language = c.language.build(vocab_size, c.context_length)
         self.places = crossed(self.language.depth, c.cross_every, c.cross_at)
+        if not self.places:
+            raise ConfigError(
+                f"model.cross_every must be at most the language model's depth, {self.language.depth}, or no block "
+                f"looks at an image; got {c.cross_every}. Take 1 for a small one."
+            )
         self.gates = nn.ModuleList(GatedCrossAttention(c.cross, self.language.width, width) for _ in self.places)
 
     def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
