@@ -61,3 +61,17 @@ def test_their_blocks_are_computed_again_as_ours_are() -> None:
         language(x, None, places).square().sum().backward()
         grads.append([p.grad.clone() for p in language.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_a_checkpoint_may_bring_the_weights_instead(tmp_path: Path) -> None:
+    save_language("llama", tmp_path)
+    config = HFLanguageConfig(path=str(tmp_path))
+    filled, other, late = config.build(30, 16), config.build(30, 16), config.build(30, 16)
+    fill_from_folders(filled)
+    other.load_state_dict(filled.state_dict())
+    fill_from_folders(late, fresh=False)
+    assert not filled.awaits
+    assert not other.awaits
+    assert not late.awaits
+    assert torch.equal(other.head()[0], filled.head()[0])
+    assert not torch.equal(late.head()[0], filled.head()[0])

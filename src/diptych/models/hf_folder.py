@@ -118,10 +118,13 @@ class HFPart(nn.Module):
             )
 
 
-def fill_from_folders(model: nn.Module) -> None:
-    """Put in the weights of each part whose folder was named and that nothing has filled yet."""
+def fill_from_folders(model: nn.Module, fresh: bool = True) -> None:
+    """Put in the weights of each part whose folder was named and that nothing has filled yet; not `fresh`: leave that
+    to a checkpoint, which will."""
     for name, module in model.named_modules():
-        if isinstance(module, HFPart) and module.awaits:
+        if isinstance(module, HFPart) and module.awaits and not fresh:
+            module.awaits = False
+        elif isinstance(module, HFPart) and module.awaits:
             module.fill()
             say(f"  {name} begins as {module._folder.path}: {sum(p.numel() for p in module.parameters()):,} numbers")
 

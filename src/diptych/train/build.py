@@ -19,6 +19,7 @@ from diptych.core.seeds import fold
 from diptych.data.dataset import Dataset, Split
 from diptych.data.ready import packed
 from diptych.data.tokenize import Tokenizer
+from diptych.models.hf_folder import fill_from_folders
 from diptych.models.model import Model
 from diptych.models.packaged import PREFIX, packaged_tokenizer
 from diptych.nn.checkpointing import set_checkpointing
@@ -142,7 +143,7 @@ def build(
         say(f"  note: {notice}")
     run.tables = run_tables(config, objective, dataset, tokenizer, device)
     run.curve = find_curve(config, dataset.fingerprint)
-    if objective.writes:
+    if objective.writes and not objective.couples_pairs:
         run.chance = unigram_entropy(run.split, tokenizer, config.data, t.seed)
     return run, found is not None
 
@@ -158,6 +159,7 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, device: torch.devic
         load_packaged(model)
     for name, reference in config.parts.items():
         fill_part(model, name, reference)
+    fill_from_folders(model, fresh)
     model = model.to(device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
