@@ -1,6 +1,5 @@
 """Flamingo (Alayrac et al., 2022, arXiv:2204.14198): a language model, as it is, that looks aside at images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -223,20 +222,3 @@ class Flamingo(Writer):
 def crossed(depth: int, every: int, at: Literal["last", "first"]) -> tuple[int, ...]:
     """The blocks of a language model before which cross-attention stands."""
     return tuple(range(every - 1 if at == "last" else 0, depth, every))
-
-
-def few_shot(
-    examples: Sequence[Sequence[Sequence[int]]], queries: Sequence[Sequence[int]], device: torch.device
-) -> Batch:
-    """Prompts of examples and a query: row b is examples[b][0], examples[b][1], ..., queries[b], token ids all, and an
-    image stands before each of these (Flamingo, figure 8). Images come in that order, the query's last. Only the first
-    piece of a row should begin with the start token, and each example should end as the tokenizer ends a text."""
-    pieces = [[*map(list, shots), list(query)] for shots, query in zip(examples, queries, strict=True)]
-    rows = [[token for piece in row for token in piece] for row in pieces]
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row)] = torch.tensor(row)
-    starts = [sum(map(len, row[:i])) for row in pieces for i in range(len(row))]
-    record = torch.arange(len(pieces)).repeat_interleave(torch.tensor([len(row) for row in pieces]))
-    return Batch(tokens=tokens.to(device), lengths=lengths, image_record=record, image_position=torch.tensor(starts))
