@@ -31,7 +31,7 @@ def test_a_perfect_model_is_always_right(answers):
     assert (e.value, e.n, e.chance) == (1, 30, 0.2)
     assert e.above_chance
     assert e.low < 1
-    for name in ("blind_accuracy", "most_common_answer_accuracy"):
+    for name in ("blind_accuracy", "majority_accuracy"):
         assert result.metrics[name].value < 0.5
     gain = result.metrics["gain_over_blind"]
     assert gain.low > 0.5

@@ -62,7 +62,7 @@ def test_captions_are_shown_with_their_facts():
     )
     for words in (
         "Of a blank image it says: a cup",
-        "CIDEr: <b>better than</b> the same model shown blank images: +0.2 [+0.2, +0.3]",
+        "CIDEr: <b>better than</b> the same model shown blank images: +0.25 [+0.20, +0.30]",
         "all facts accuracy: <b>not to be told apart from</b>",
         "a &lt;red&gt; cup",
         "CIDEr 1.23, word for word",

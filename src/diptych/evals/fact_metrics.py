@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 from diptych.evals.eval import Estimate
 from diptych.evals.scene_facts import FACTS, Verdict, judge
 from diptych.evals.scoring import paired_values
-from diptych.evals.statistics import compare, mean_estimate, paired_difference, share_estimate
+from diptych.evals.statistics import compare, holm, mean_estimate, paired_difference, share_estimate
 from diptych.evals.written import Written
 
 
@@ -64,7 +64,11 @@ class SceneFacts:
         if self.blind is not None:
             a, b = per_image(self.said), per_image(self.blind)
             tests = compare(a, b, self.written.clusters)
-            tables["facts_against_blind"] = {name: paired_values(t, verdict) for name, (t, verdict) in tests.items()}
+            adjusted = holm({name: test.p_value for name, (test, _) in tests.items()})  # what the verdicts rest on
+            tables["facts_against_blind"] = {
+                name: {**paired_values(test, verdict), "p_value": adjusted[name]}
+                for name, (test, verdict) in tests.items()
+            }
         return tables
 
     def _row(self, fact: str) -> dict[str, Any]:

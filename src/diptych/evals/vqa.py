@@ -195,7 +195,7 @@ class Judged:
         metrics = {"accuracy": self._share(self.hits)}
         for name, hits in self.others.items():
             metrics[f"{name}_accuracy"] = self._share(hits)
-        metrics["most_common_answer_accuracy"] = self._share(self._right([self.most_common] * len(self.truth)))
+        metrics["majority_accuracy"] = self._share(self._right([self.most_common] * len(self.truth)))
         for name, test in self.tests().items():
             metrics[f"gain_over_{name}"] = Estimate(
                 value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n

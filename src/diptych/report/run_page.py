@@ -139,6 +139,13 @@ def _estimates(metrics: Json) -> str:
         for k, m in metrics.items()
         if is_share(k)
     ]
+    if not shares:
+        return _numbers(metrics)
+    others = {k: m for k, m in metrics.items() if not is_share(k)}
+    return _numbers(others) + plots.interval_chart(shares) + details("As a table", _numbers(metrics))
+
+
+def _numbers(metrics: Json) -> str:
     rows = [
         (
             _words(k),
@@ -149,8 +156,7 @@ def _estimates(metrics: Json) -> str:
         )
         for k, m in metrics.items()
     ]
-    whole = table(rows, ("metric", "value", "95 % interval", "chance", "n"), numeric=(1, 2, 3, 4))
-    return plots.interval_chart(shares) + details("As a table", whole) if shares else whole
+    return table(rows, ("metric", "value", "95 % interval", "chance", "n"), numeric=(1, 2, 3, 4))
 
 
 def _similarity(value: Json, result: Json) -> str:
@@ -229,8 +235,9 @@ def _tone(m: Json) -> str:
 
 
 def _first(metrics: Json, n: int) -> list[str]:
-    shares = [k for k in metrics if is_share(k)]
-    return (shares or list(metrics))[:n]
+    """Those that come first, and of an eval that leads with a share, its first shares."""
+    names = list(metrics)
+    return [k for k in names if is_share(k) or not is_share(names[0])][:n]
 
 
 def _budget(metrics: list[Json]) -> str:
@@ -238,9 +245,13 @@ def _budget(metrics: list[Json]) -> str:
     return f"{seen:,} samples seen"
 
 
+_PLAIN = {"i2t": "image to words", "t2i": "words to image", "acc": "accuracy"} | {
+    w.lower(): w for w in ("CIDEr", "BLEU", "VQA")
+}
+
+
 def _words(name: str) -> str:
-    plain = {"i2t": "image to words", "t2i": "words to image", "acc": "accuracy"}
-    return " ".join(plain.get(w, w) for w in str(name).replace("recall_at_", "R@").split("_"))
+    return " ".join(_PLAIN.get(w, w) for w in str(name).replace("recall_at_", "R@").split("_"))
 
 
 def _leaves(value: Any, prefix: str = "") -> Json:

@@ -116,6 +116,7 @@ def _against(title: str, tests: Mapping[str, Json], what: str, lead: str = "") -
         else:
             plain = escape({"cider": "CIDEr"}.get(name, name.replace("_", " ")))
             words = f"{plain}: <b>{than}</b> the same model shown blank images"
-        unit = " points" if share else ""
-        said.append(f"<li>{words}: {gain:+.1f}{unit} [{low:+.1f}, {high:+.1f}], p = {test['p_value']:.2g}</li>")
+        digits, unit = (1, " points") if share else (2, "")
+        interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+        said.append(f"<li>{words}: {gain:+.{digits}f}{unit} {interval}, p = {test['p_value']:.2g}</li>")
     return f"<h3>{title}</h3>{lead}<ul>{''.join(said)}</ul>" if said else lead
