@@ -10,9 +10,12 @@ from diptych.core.batch import Batch
 from diptych.core.errors import ConfigError, DataError, EvalError
 from diptych.data.tokenize import Tokenizer
 from diptych.models import pretrained, sizes
+from diptych.models.language_model import LanguageModelConfig
 from diptych.models.pretrained import Pretrained
+from tests.models import test_captioner, test_coca, test_flamingo, test_prefix_lm
+from tests.models.small_blip2 import small_blip2
 from tests.models.towers import stir
-from tests.models.writers import greedy_again, small_prefix_lm, summed
+from tests.models.writers import greedy_again, small_language, small_prefix_lm, summed
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,30 @@ def test_answers_are_as_probable_as_one_forward_pass_says(writes):
     assert writes.ask(images[0], questions, answers) == [answers[i] for i in found[:2].argmax(1).tolist()]
     assert writes.ask(images, questions[0], answers) == [answers[i] for i in found[::2].argmax(1).tolist()]
     assert writes.ask(images, questions, answers) == [answers[i] for i in found[[0, 3]].argmax(1).tolist()]
+
+
+KINDS = {
+    "captioner": test_captioner.KINDS["plain"],
+    "coca": test_coca.KINDS["cascade"],
+    "coca/legacy": test_coca.KINDS["legacy"],
+    "flamingo": test_flamingo.SMALL,
+    "frozen": test_prefix_lm.KINDS["frozen"],
+    "blip2": small_blip2(),
+    "language_model": LanguageModelConfig(language=small_language(), image_format=test_flamingo.SMALL.image_format),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_answers_as_one_forward_pass_says(kind):
+    model = _writes(KINDS[kind].replace(context_length=40))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    questions, answers = TEXTS[:2], ["yes", "dark red", "a blue hat"]
+    found = model.answer_log_likelihoods(images, questions, answers)
+    slow = [[_plain_likelihood(model, i, q, a) for a in answers] for i, q in zip(images, questions, strict=True)]
+    assert torch.allclose(found, torch.tensor(slow), atol=2e-4)  # fp32 sums in another order
+    prompts = [[model.tokenizer.start_id, *ids] for ids in model.tokenizer.bare(questions)]
+    said = [greedy_again(model.model, i, p, model.tokenizer.end_id, 4) for i, p in zip(images, prompts, strict=True)]
+    assert model.ask(images, questions, max_tokens=4) == [model.tokenizer.decode(s).strip() for s in said]
 
 
 def test_what_is_written_goes_on_from_the_prompt(writes):
