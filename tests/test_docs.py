@@ -16,7 +16,7 @@ from diptych.data.corpora.corpus import corpora, corpus
 from diptych.data.pack import PackConfig
 from diptych.data.sources.source import open_source
 from diptych.evals.find import config_for, names
-from diptych.recipes.find import recipe, recipes
+from diptych.recipes.find import recipe, recipes, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,7 +124,8 @@ def test_settings_are_ones_that_we_have(page, tmp_path):
         settings = [w for w in words[1:] if re.match(r"[a-z_.]+=", w)]
         if words[0] == "pretrain" and words[1] in recipes():
             kept = [s for s in settings if s.partition("=")[0] not in ("data", "run", "init")]
-            override(recipe(words[1]), [s for s in kept if s not in MADE_UP])
+            kept = [s for s in kept if s not in MADE_UP and not s.startswith("parts.")]
+            resolve(words[1], ["data=x", *kept])
         if words[0] == "pack":
             open_source(
                 table, **{n: v for n, _, v in (s.partition("=") for s in settings) if n not in PackConfig.model_fields}

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import torch
+import torch.multiprocessing as mp
+
+from diptych.core.distributed import shutdown
 from diptych.core.image_format import ImageFormat
 from diptych.data.loader import LoaderConfig
 from diptych.models.causal_transformer import CausalTransformerConfig
@@ -10,6 +14,8 @@ from diptych.models.prefix_lm import PrefixLMConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.objectives.causal_lm import CausalLMConfig
 from diptych.train.config import RunConfig, TrainConfig
+from diptych.train.stages import pretrain
+from tests.train import ranks
 
 LANGUAGE = CausalTransformerConfig(width=16, depth=1, heads=2)
 FORMAT = ImageFormat(resolution=8)
@@ -49,3 +55,15 @@ def frozen_run(data: Path | str = "", stage: dict[str, object] | None = None, **
     run = prefix_run(data, **({"freeze": ("language",)} | train))
     before = (language_run(data, **(stage or {})),)
     return run.replace(before=before, parts={"language": "stage:lm"}, tokenizer="stage:lm")
+
+
+def pretrain_together(folder: Path, world: int = 2) -> None:
+    """Train both stages over FOLDER/data in FOLDER/together on several processes, and resume what is done."""
+    mp.spawn(_pretrain, (world, str(folder)), nprocs=world)
+
+
+def _pretrain(rank: int, world: int, folder: str) -> None:
+    ranks._join(rank, world, folder)
+    for resume in (False, True):
+        pretrain(frozen_run(Path(folder) / "data"), Path(folder) / "together", resume, torch.device("cpu"))
+    shutdown()

@@ -12,8 +12,9 @@ from diptych.core.errors import ConfigError
 from diptych.report.run_page import run_page
 from diptych.train.plan import plan
 from diptych.train.stages import FINISHED, pretrain
-from tests.train.staged import frozen_run
+from tests.train.staged import frozen_run, pretrain_together
 from tests.train.test_loop import Killed, kill_at, lines, weights
+from tests.train.tiny_run import tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,18 @@ def test_a_stage_may_be_the_init_and_the_teacher(data, tmp_path):
     one, two = (load_file(run / "stages" / s / "model/model.safetensors") for s in ("first", "second"))
     assert torch.equal(one["image_tower.patch_embed.weight"], two["image_tower.patch_embed.weight"])
     assert all(r["loss"] > 0 for r in lines(run, kind="train"))
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_processes_go_through_the_stages_as_one(tmp_path):
+    """Tolerance: float32 sums split in another place, through two times three steps of Adam."""
+    tiny_dataset(tmp_path / "data")
+    alone = pretrain(frozen_run(tmp_path / "data"), tmp_path / "alone")
+    pretrain_together(tmp_path)
+    for stage in (".", "stages/lm"):
+        one, other = (load_file(r / stage / "model/model.safetensors") for r in (alone, tmp_path / "together"))
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=2e-5, rtol=1e-3)
+    noted = [r["val_loss_mismatched"] for r in lines(tmp_path / "together", kind="val")]
+    assert noted == pytest.approx([r["val_loss_mismatched"] for r in lines(alone, kind="val")], rel=1e-3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from diptych.core.record import Record
+from diptych.core.record import Record, Segment
 from diptych.data.loader import LoaderConfig
 from diptych.data.shards import ShardWriter
 from diptych.data.tokenize import Tokenizer
@@ -19,8 +19,11 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 60), "blue": (40, 60, 220), 
 SHAPES = ("square", "stripe", "dot", "frame", "cross")
 
 
-def tiny_dataset(folder: Path, copies: int = 2, val: int = 1) -> Path:
-    """20 x `copies` records of train and 20 x `val` of val: a coloured shape on grey, and its name."""
+def tiny_dataset(folder: Path, copies: int = 2, val: int = 1, questions: bool = False) -> Path:
+    """20 x `copies` records of train and 20 x `val` of val: a coloured shape on grey, and its name.
+
+    With `questions`, two questions about it and their answers in the place of the name.
+    """
     rng = np.random.default_rng(0)
     splits = {}
     captions = []
@@ -31,6 +34,9 @@ def tiny_dataset(folder: Path, copies: int = 2, val: int = 1) -> Path:
                     for shape in SHAPES:
                         record = _record(f"{name}-{t}-{colour}-{shape}", colour, rgb, shape, rng)
                         captions += record.segments[1].texts
+                        if questions:
+                            record = _asked(record, colour, shape)
+                            captions += ["what colour is it?", "what shape is it?"]
                         writer.add(record, [(8, 8)])
             shards = list(writer.shards)
         counts = [min(16, 20 * times - 16 * i) for i in range(len(shards))]
@@ -56,6 +62,12 @@ def _record(key: str, colour: str, rgb: tuple[int, int, int], shape: str, rng: n
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return Record.pair(key, buffer.getvalue(), "png", (f"a {colour} {shape}", f"{shape} in {colour}"))
+
+
+def _asked(record: Record, colour: str, shape: str) -> Record:
+    """The record with questions whose answers only its image tells."""
+    asked = Segment("text", ("what colour is it?", "what shape is it?"), "txt", role="question", loss=False)
+    return Record(record.key, (record.segments[0], asked, Segment("text", (colour, shape), "txt", role="answer")))
 
 
 def tiny_config(data: Path, **train: object) -> RunConfig:

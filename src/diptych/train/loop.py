@@ -275,7 +275,7 @@ def _doctor(run: Run, history: list[dict[str, Any]]) -> Doctor:
         records=len(run.split),
         max_logit_scale=getattr(run.config.model, "max_logit_scale", 0.0),
         context_length=run.config.model.context_length,
-        writes=run.objective.writes,
+        writes=run.objective.writes and not run.objective.couples_pairs,
         curve=run.curve,
     )
     doctor = Doctor(facts)
