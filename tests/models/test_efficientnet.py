@@ -135,6 +135,16 @@ def test_memory_format_does_not_change_the_function() -> None:
     torch.testing.assert_close(made(x), plain(x), atol=1e-5, rtol=1e-4)
 
 
+def test_strided_convolutions_of_single_channels_are_wide_on_a_cpu() -> None:
+    block, x = tower().blocks[1], torch.randn(2, 8, 12, 12)
+    assert block.depthwise.wide_on_cpu
+    with torch.autocast("cpu", torch.bfloat16):
+        half = block.depthwise(block.expand(x))
+    assert half.dtype == torch.bfloat16
+    wide = block.depthwise(block.expand(x))
+    torch.testing.assert_close(half.float(), wide, atol=0.05, rtol=0.05)
+
+
 def test_skipped_blocks_are_the_identity_and_rest_in_eval() -> None:
     made, x = tower(drop_path=0.9), torch.randn(64, 3, 16, 16)
     assert torch.equal(made(x[:2]), made(x[:2]))

@@ -167,11 +167,12 @@ def align_tiny() -> AlignConfig:
         embed_dim=256,
         image=EfficientNetConfig(
             widths=(32, 64, 128, 256),
-            depths=(1, 2, 2, 2),
+            depths=(1, 1, 2, 1),
             kernels=(3, 3, 3, 3),
             strides=(1, 2, 2, 2),
             expansions=(1, 4, 4, 4),
             head_width=0,
+            norm_momentum=0.1,  # a run of a thousand steps is short for TensorFlow's 0.01
             projection="none",
         ),
         text=TextTransformerConfig(
