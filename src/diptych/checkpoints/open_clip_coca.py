@@ -196,7 +196,7 @@ def _check_writable(config: object) -> CoCaConfig:
     demand_kind(config.image, (VisionTransformerConfig,), WHO, "an image tower")
     demand(config, {"pooling": "legacy", "cls_mask": "legacy"}, WHO)
     _demand_widths(config)
-    activations = ("quick_gelu", "gelu")
+    activations: tuple[str, ...] = ("quick_gelu", "gelu")
     for part in (config.image, config.text, config.decoder):
         assert isinstance(part, BlockConfig)
         demand(part, {**PLAIN_BLOCK, "kv_heads": 0, "activation": activations}, WHO)

@@ -4,6 +4,9 @@ Yu et al., 2022, arXiv:2205.01917, section 3.2 and figure 2. A layer of the seco
 implementations: causal self-attention and MLP, then cross-attention and MLP.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -152,5 +155,6 @@ class ImageHalf(nn.Module):
     def look(self, context: Float[Tensor, "b p c"], layers: list[LayerCache]) -> None:
         """Note the keys and values of the context in every layer: once, for all texts that will be read."""
         query = context.new_zeros(len(context), 1, self.config.width)  # one has to be there to ask for them
-        for cross, layer in zip(self.cross_blocks, layers, strict=True):
+        blocks: Iterable[Any] = self.cross_blocks
+        for cross, layer in zip(blocks, layers, strict=True):
             cross.attention(query, None, cross.norm_context(context), cache=layer.context)

@@ -4,6 +4,9 @@ Radford et al., 2021 (arXiv:2103.00020, section 2.3) train an image tower and a 
 to predict captions. Cap (Tschannen et al., 2023, arXiv:2306.07915) has the same form.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64, UInt8
 from pydantic import Field, model_validator
@@ -90,7 +93,8 @@ class Captioner(Writer):
         tokens, lengths = text_of(prompt, type(self).__name__)
         context = seen_by_each(prompt, features, "Captioner")
         reading = self.language.begin()
-        for block, layer in zip(self.language.blocks, reading.layers, strict=True):
+        blocks: Iterable[Any] = self.language.blocks
+        for block, layer in zip(blocks, reading.layers, strict=True):
             # the image's keys and values are noted once for all texts: a query has to be there to ask for them
             query = context.new_zeros(len(context), 1, self.language.width)
             block.cross_attention(query, None, context, cache=layer.context)
