@@ -7,9 +7,9 @@ from diptych.data.record_files import Pieces, Words
 from diptych.evals.questions import Question, plain, read_answers, read_choices, read_questions
 
 
-def _split(*records):
+def _split(*records, images=(0,)):
     """Records as (text segments as (role, alternatives), meta)."""
-    pieces = [Pieces(tuple(Words(t, None, role) for role, t in texts), (0,)) for texts, _ in records]
+    pieces = [Pieces(tuple(Words(t, None, role) for role, t in texts), images) for texts, _ in records]
     return SimpleNamespace(pieces=lambda i: pieces[i], meta=lambda i: records[i][1])
 
 
@@ -26,7 +26,7 @@ def test_questions_come_from_segments_and_from_meta():
         Question(0, "where?", "here", "place"),
         Question(1, "how many?", "2", "count"),
     ]
-    assert (found.later_turns, found.source) == (0, "meta and segments")
+    assert found == (found.asked, "meta and segments", 0, 0, 0)
 
 
 def test_of_several_peoples_answers_the_most_common_is_right():
@@ -40,6 +40,21 @@ def test_of_a_conversation_the_first_turn_is_judged_and_the_rest_counted():
     assert (len(found.asked), found.later_turns) == (1, 2)
     with pytest.raises(EvalError, match="got 2 questions and 3 answers"):
         read_questions(_split(((("question", ("a", "b")), ("answer", ("1", "2", "3"))), {})), [0])
+
+
+def test_all_words_before_the_answer_are_the_question():
+    texts = (("", ("Question:",)), ("question", ("what?", "where?")), ("", ("Answer:",)), ("answer", ("cup", "here")))
+    found = read_questions(_split((texts, {}), images=(1,)), [0])
+    assert [q.question for q in found.asked] == ["Question: what? Answer:", "Question: where? Answer:"]
+    assert found.moved_images == 1
+
+
+def test_records_without_one_image_are_left_out_and_counted():
+    texts = (("question", ("what?",)), ("answer", ("cup",)))
+    for images in ((), (0, 0)):
+        found = read_questions(_split((texts, {}), images=images), [0])
+        assert (found.asked, found.other_images) == ([], 1)
+    assert read_questions(_split(((("answer", ("cup",)),), {})), [0]).asked == [], "an answer to nothing"
 
 
 def test_answers_are_compared_without_case_and_punctuation():

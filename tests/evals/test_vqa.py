@@ -5,9 +5,11 @@ import pytest
 
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import EvalError
+from diptych.data.dataset import Dataset
 from diptych.evals import vqa
 from diptych.evals.questions import Question
-from diptych.evals.vqa import VqaConfig
+from diptych.evals.vqa import VqaConfig, train_questions
+from tests.data.tiny_pages import ANSWERS, asked, opened
 from tests.evals import fakes
 from tests.evals.fake_writer import writer
 
@@ -114,3 +116,24 @@ def test_errors_say_what_to_do():
     split.images = [b"broken"] * 4
     with pytest.raises(EvalError, match="at least one readable image; got 4 broken"):
         _run(writer(split), split)
+
+
+def test_a_packed_dataset_brings_its_train_split_and_its_answers(tmp_path):
+    for name, count in (("train", 6), ("val", 3)):
+        opened(tmp_path / name, tuple(asked(i) for i in range(count)))
+    tars = {"train": {"00000.tar": 5, "00001.tar": 1}, "val": {"00000.tar": 3}}
+    shards = {
+        name: {"records": sum(of.values()), "shards": [{"name": t, "records": n} for t, n in of.items()]}
+        for name, of in tars.items()
+    }
+    info = {"format": 1, "splits": shards, "fingerprint": "f", "seen": 9, "kept": 9, "captions": {"texts": 9}}
+    (tmp_path / "dataset.json").write_text(json.dumps(info))
+    assert [q.answer for q in train_questions(tmp_path, 2)] == list(ANSWERS) * 2
+    assert len(train_questions(tmp_path, 100)) == 18
+    assert train_questions(tmp_path, 0) == train_questions(tmp_path / "none", 9) == train_questions(None, 9) == []
+    split = Dataset.open(tmp_path).split("val")
+    result = _run(writer(fakes.pairs(1)), split)
+    assert result.metrics["question_only_accuracy"].value == 1, "every third question has the same answer"
+    assert result.settings["answers_from"] == "the answers of the train split"
+    assert set(result.settings["answer_list"]) == set(ANSWERS)
+    assert result.settings["question_only_by"] == {"same question": 9}

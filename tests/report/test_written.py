@@ -1,4 +1,8 @@
+import json
+
+from diptych.report.run_page import run_page
 from diptych.report.written import written_section
+from tests.report import fake_run
 
 TEST = {"difference": 0.25, "low": 0.2, "high": 0.3, "p_value": 0.0001, "verdict": "better"}
 NONE = {"difference": 0.0, "low": -0.1, "high": 0.1, "p_value": 1.0, "verdict": "indistinguishable"}
@@ -79,3 +83,29 @@ def test_captions_are_shown_with_their_facts():
 def test_other_results_have_no_such_part():
     assert written_section({}) == ""
     assert written_section({"confusion": {"classes": ["a", "b"], "matrix": [[1, 0], [0, 1]]}, "per_class": []}) == ""
+
+
+def test_an_eval_that_leads_with_no_share_shows_it_first(tmp_path):
+    run = fake_run.write(tmp_path / "run")
+    metrics = {"cider": fake_run.estimate(1.2345, 0.1), "exact_match": fake_run.estimate(0.25, 0.0)}
+    row = {
+        "thumb": fake_run.thumb((9, 9, 9)),
+        "caption": "a cup",
+        "references": ["a mug"],
+        "cider": 1.0,
+        "exact": False,
+    }
+    result = {
+        "task": "captioning",
+        "data": "x",
+        "split": "val",
+        "metrics": metrics,
+        "artifacts": {"captions_some": [row]},
+    }
+    (run / "evals" / "captioning-val.json").write_text(json.dumps(result))
+    html = run_page(run)
+    glance = html[html.index("<h2>At a glance") : html.index("<h2>The doctor")]
+    assert "CIDEr (val)" in glance
+    assert "exact match (val)" in glance
+    assert html.count("<td>CIDEr</td>") == 2, "open above the chart, and in the whole table"
+    assert "Captions, as they come" in html

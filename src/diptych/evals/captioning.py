@@ -199,9 +199,9 @@ class CaptionScores:
 
 
 def _captions(split: Any, place: int) -> tuple[str, ...]:
-    """The distinct captions of a record; () of one that holds questions and answers."""
-    texts = split.pieces(place).texts
-    if not texts or any(t.role in ("question", "answer") for t in texts):
+    """The distinct captions of a record; () of one that is no pair: questions with answers, pages, lone images."""
+    texts, images = split.pieces(place)
+    if len(texts) != 1 or len(images) != 1 or texts[0].role in ("question", "answer"):
         return ()
     return tuple(dict.fromkeys(t for t in texts[0].texts if t.strip()))
 

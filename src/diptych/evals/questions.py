@@ -1,6 +1,5 @@
 """The questions of a split with their answers, and the answers among which a model may choose."""
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,11 +23,18 @@ class Question(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """All questions of some records, and how many turns of conversations were left out, being about earlier ones."""
+    """All questions of some records, where they are from, and what was left out or done otherwise than in training.
+
+    later_turns   turns of conversations that were left out, being about earlier ones
+    other_images  records that were left out, having no image or several
+    moved_images  records whose image stood behind some words, and is shown before them
+    """
 
     asked: list[Question]
-    later_turns: int
     source: str
+    later_turns: int = 0
+    other_images: int = 0
+    moved_images: int = 0
 
 
 class Choices(NamedTuple):
@@ -51,21 +57,26 @@ def plain(answer: str) -> str:
 def read_questions(split: Any, places: Iterable[int]) -> Questions:
     """The questions of the records at `places`: from their segments, else from meta "questions" (as `scenes` has them).
 
-    A question segment with as many alternatives as the answer segment after it holds so many questions; of one
-    question with several people's answers, the most common answer (the first of equals) counts as right.
+    All words before a record's first answer are its question. With as many alternatives as the answer it holds so many
+    questions; of one question with several people's answers, the most common answer (the first of equals) is right.
     """
     asked: list[Question] = []
-    later, sources = 0, set()
+    sources: set[str] = set()
+    later = other = moved = 0
     for place in places:
-        meta = split.meta(place)
-        found, more = _of_segments(split.pieces(place), meta, place)
-        if found:
-            sources.add("segments")
-        elif found := _of_meta(meta, place):
-            sources.add("meta")
+        meta, pieces = split.meta(place), split.pieces(place)
+        turns = sum(t.role == "answer" for t in pieces.texts)
+        found = _of_segments(pieces, meta, place) if turns else _of_meta(meta, place)
+        if not found:
+            continue
+        if len(pieces.images) != 1:
+            other += 1
+            continue
         asked += found
-        later += more
-    return Questions(asked, later, " and ".join(sorted(sources)))
+        sources.add("segments" if turns else "meta")
+        later += max(0, turns - 1)
+        moved += turns > 0 and pieces.images[0] > 0
+    return Questions(asked, " and ".join(sorted(sources)), later, other, moved)
 
 
 def read_choices(wanted: str, folder: Path | None, train: Sequence[Question], judged: Sequence[Question]) -> Choices:
@@ -87,24 +98,25 @@ def read_answers(path: Path) -> tuple[str, ...]:
     return _checked(_lines(path), str(path))
 
 
-def _of_segments(pieces: Pieces, meta: dict[str, Any], place: int) -> tuple[list[Question], int]:
-    """The questions of a record's first turn, and how many turns come after it."""
-    turns = [(q, a) for q, a in itertools.pairwise(pieces.texts) if (q.role, a.role) == ("question", "answer")]
-    if not turns or pieces.texts[0].role != "question":
-        return [], 0
-    questions, answers = turns[0][0].texts, turns[0][1].texts
+def _of_segments(pieces: Pieces, meta: dict[str, Any], place: int) -> list[Question]:
+    """The questions of a record's first turn; [] where none comes before the answer."""
+    first = next(i for i, t in enumerate(pieces.texts) if t.role == "answer")
+    before, answers = pieces.texts[:first], pieces.texts[first].texts
+    if not any(t.role == "question" for t in before):
+        return []
+    count = max(len(t.texts) for t in before)
+    questions = [" ".join(t.texts[i % len(t.texts)] for t in before) for i in range(count)]
     sorts = meta.get("kinds")
-    if not isinstance(sorts, list) or len(sorts) != len(questions):
-        sorts = [""] * len(questions)
-    if len(questions) == 1:
+    if not isinstance(sorts, list) or len(sorts) != count:
+        sorts = [""] * count
+    if count == 1:
         answers = (Counter(answers).most_common(1)[0][0],)
-    if len(questions) != len(answers):
+    if count != len(answers):
         raise EvalError(
-            f"a record must have an answer a question, or one question; got {len(questions)} questions and "
+            f"a record must have an answer a question, or one question; got {count} questions and "
             f"{len(answers)} answers in record {place}. Give both segments equally many alternatives."
         )
-    found = [Question(place, q, a, str(s)) for q, a, s in zip(questions, answers, sorts, strict=True)]
-    return found, len(turns) - 1
+    return [Question(place, q, a, str(s)) for q, a, s in zip(questions, answers, sorts, strict=True)]
 
 
 def _of_meta(meta: dict[str, Any], place: int) -> list[Question]:
