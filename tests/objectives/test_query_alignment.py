@@ -67,6 +67,7 @@ def test_in_pieces_the_gradient_is_that_of_the_whole(micro_batch, kept, frozen):
         torch.testing.assert_close(pieces["gradients"][name], g, atol=1e-5, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_matching_and_all(tmp_path):
     """Negatives are drawn by each sample's number from the same candidates, so that even these are the same."""
     ranks = compute_together(tmp_path)
@@ -117,6 +118,31 @@ def test_draws_are_even_and_apart():
     assert (counts - 2500).abs().max() < 5 * 2500**0.5
     assert torch.corrcoef(u.T)[0, 1].abs() < 0.02
     assert torch.corrcoef(torch.stack([u[1:, 0], u[:-1, 0]]))[0, 1].abs() < 0.02
+
+
+@pytest.mark.slow
+def test_it_learns_a_few_pairs_by_heart():
+    objective = QueryAlignmentConfig(label_smoothing=0, writing_smoothing=0).build(small_blip2().build(30))
+    batch = text_batch((5, 4, 7, 3, 4, 6))
+    optimizer = torch.optim.Adam(objective.parameters(), 1e-2)
+    for _ in range(200):
+        losses = objective(batch)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    assert losses.parts["matched"] == losses.parts["foreseen"] == 1  # a match is learned last
+    assert losses.parts["contrast"] < 0.1
+
+
+def test_what_was_encoded_in_bfloat16_may_be_judged_outside_of_it():
+    objective = QueryAlignmentConfig().build(stirred(small_blip2()))
+    precise = objective(whole()).total.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = objective.encode(whole())
+        inside = objective.loss(encoded, whole()).total.item()
+    assert encoded["queries"].dtype == encoded["text"].dtype == torch.float32
+    assert objective.loss(encoded, whole()).total.item() == pytest.approx(precise, rel=0.05)  # three significant digits
+    assert inside == pytest.approx(precise, rel=0.05)
 
 
 def test_where_all_are_one_there_is_nothing_to_tell_apart():

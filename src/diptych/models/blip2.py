@@ -242,8 +242,8 @@ class Blip2(Writer):
             self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
 
     def decay_free(self) -> set[str]:
-        parts = {"image_tower": self.image_tower, "qformer": self.qformer}
-        return {"position_embed"} | {f"{name}.{n}" for name, part in parts.items() for n in part.decay_free()}
+        towers = {f"image_tower.{n}" for n in self.image_tower.decay_free()}
+        return {"position_embed"} | towers | {f"qformer.{n}" for n in self.qformer.decay_free()}
 
     def _unit_texts(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Of texts alone, each seeing itself whole."""

@@ -185,6 +185,8 @@ class QueryAlignment(Objective):
         text. A pair without any wrong one counts once."""
         model: Any = self.model
         image, tokens, lengths = encoded["image"], encoded["tokens"], encoded["lengths"]
+        if not torch.is_autocast_enabled(image.device.type):  # encoded in bfloat16, judged outside of it (validation)
+            image = image.to(model.pixel_mean.dtype)
         b, draw = len(image), encoded["draw"].detach()
         barred = torch.eye(b, i2t.shape[1], dtype=torch.bool, device=image.device).roll(rank() * b, 1)
         barred = barred if same is None else barred | same
