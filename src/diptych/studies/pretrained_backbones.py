@@ -148,8 +148,8 @@ class PretrainedBackbones(Study):
 
     def _text(self, numbers: dict[str, Any], metrics: list[str], items: int) -> str:
         lines = [
-            f"Held-out pictures with {items} different sentences; mean over {self.config.seeds} seed(s), 95 % intervals "
-            "over sentences.",
+            f"Held-out pictures with {items} different sentences; mean over {self.config.seeds} seed(s), 95 % "
+            "intervals over sentences.",
             "",
             "| | samples seen | minutes | parameters | " + " | ".join(METRICS[m] for m in metrics) + " |",
             "|---" * (4 + len(metrics)) + "|",
