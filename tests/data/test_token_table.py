@@ -84,7 +84,7 @@ def test_records_of_several_segments_equal_the_live_path(
     assert table is not None
     live, cached = LiveCaptions(split, tokenizer, "draw"), CachedCaptions(table, split, tokenizer, "draw")
     for r in ONE_OF_EACH:
-        assert live.images(r) == cached.images(r) == sum(s.modality == "image" for s in split.record(r).segments)
+        assert live.check(r) == cached.check(r) == sum(s.modality == "image" for s in split.record(r).segments)
     groups = [[r] * 12 for r in ONE_OF_EACH] + [[0, 7] * 4, [4, 0], [1, 7], [6, 0], [5, 3], [*ONE_OF_EACH] * 5]
     for records in map(np.array, groups):
         keys = sample_keys(0, len(records), 7)

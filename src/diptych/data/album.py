@@ -35,11 +35,14 @@ class Album:
     def __init__(self, views: Views, keys: list[int], image_format: ImageFormat, most: int) -> None:
         self._views, self._keys, self._format, self._most = views, keys, image_format, most
         self._firsts = views.open(keys, image_format)
-        self.counts = np.zeros(len(keys), dtype=np.int64)
+        self._counts = [1] * len(keys)
         self._further: dict[int, tuple[Tensor, list[int], list[int]]] = {}
 
     def add(self, row: int, record: int, count: int) -> None:
         """Read the first `count` images of a record for a row. Raises DataError if one cannot be read."""
+        if count == 1 == self._counts[row]:  # a pair, as most are: nothing to note
+            self._firsts.add(row, record)
+            return
         count = min(count, self._most)
         self._further.pop(row, None)
         if count > 0:
@@ -52,7 +55,12 @@ class Album:
                 views.add(number - 1, record, number)
                 ids.append(content_id(self._views.split.image_bytes(record, number)))
             self._further[row] = views.finished(), keys, ids
-        self.counts[row] = count
+        self._counts[row] = count
+
+    @property
+    def counts(self) -> Int64[ndarray, " b"]:
+        """How many images each row was given."""
+        return np.array(self._counts, dtype=np.int64)
 
     def finished(self, kept: Int64[ndarray, " b"]) -> Pictures:
         """The first `kept` images of each row, at most as many as were added. To be called once, when every row

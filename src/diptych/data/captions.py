@@ -41,12 +41,9 @@ class Captions(ABC):
     """Where texts come from."""
 
     @abstractmethod
-    def check(self, record: int) -> None:
-        """Raise DataError if a record has no text that can be read."""
-
-    @abstractmethod
-    def images(self, record: int) -> int:
-        """How many images a record holds, by what it says of itself."""
+    def check(self, record: int) -> int:
+        """How many images a record holds, by what it says of itself. Raises DataError if it has no text that can be
+        read."""
 
     @abstractmethod
     def choose(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
@@ -64,14 +61,12 @@ class LiveCaptions(Captions):
         self._split, self._tokenizer, self._how = split, tokenizer, how
         self._read: dict[int, Pieces] = {}  # of the batch that is being made
 
-    def check(self, record: int) -> None:
-        """Raise DataError if a record has no text that can be read."""
-        if not self._of(record).texts:
+    def check(self, record: int) -> int:
+        """How many images a record holds. Raises DataError if it has no text that can be read."""
+        pieces = self._of(record)
+        if not pieces.texts:
             raise no_caption()
-
-    def images(self, record: int) -> int:
-        """How many images a record holds, by what it says of itself."""
-        return len(self._of(record).images)
+        return len(pieces.images)
 
     def choose(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
         """Which of its alternatives each record says to the sample with that key."""
@@ -79,7 +74,8 @@ class LiveCaptions(Captions):
         if self._how == "draw":
             for row, (record, key) in enumerate(zip(records.tolist(), keys, strict=True)):
                 pieces = self._of(record)
-                which[row] = choose(key, pieces.alternatives, pieces.weights) if pieces.alternatives > 1 else 0
+                if (count := pieces.alternatives) > 1:
+                    which[row] = choose(key, count, pieces.weights)
         return which
 
     def texts(self, records: Int64[ndarray, " b"], which: Int64[ndarray, " b"]) -> Texts:

@@ -53,18 +53,19 @@ class BatchMaker:
         Raises DataError if too many records cannot be read, ShardError if a tar cannot.
         """
         keys = sample_keys(low, high, self.reader.seed)
-        album = None
+        album, captions = None, self.captions
         if self._views is not None and image_format is not None:
             album = Album(self._views, keys, image_format, 1 if self.one_image else self.max_images)
 
         def read(row: int, record: int) -> None:
-            if self.captions is not None:
-                self.captions.check(record)
+            count = self._split.images_of(record) if captions is None else captions.check(record)
             if album is not None:
-                album.add(row, record, self._images_of(record))
+                if count == 0 and self.one_image:
+                    raise _no_image(self._split.key(record))
+                album.add(row, record, count)
 
         records = self.reader.read(low, high, read)
-        which = np.zeros(len(records), np.int64) if self.captions is None else self.captions.choose(records, keys)
+        which = np.zeros(len(records), np.int64) if captions is None else captions.choose(records, keys)
         batch = Batch(
             sample_ids=torch.arange(low, high),
             cached=gather_features(self.features, records, which, keys) if self.features else None,
@@ -74,23 +75,13 @@ class BatchMaker:
         if "text" in self.features:
             notes = self.features["text"].notes(records.tolist(), which.tolist())
             batch = replace(batch, text_ids=notes[:, 0].contiguous(), truncated=int(notes[:, 1].sum()))
-        elif self.captions is not None:
-            texts = self.captions.texts(records, which)
+        elif captions is not None:
+            texts = captions.texts(records, which)
             batch = _with_texts(batch, texts)
         if album is not None:
             assert image_format is not None
             return self._with_images(batch, album, records, texts, image_format)
         return self._beside_images(batch, records, texts) if "image" in self.features else batch
-
-    def _images_of(self, record: int) -> int:
-        """How many images of a record are to be read. Raises DataError where there must be one and is none."""
-        count = self._split.images_of(record) if self.captions is None else self.captions.images(record)
-        if count == 0 and self.one_image:
-            raise DataError(
-                f"a pair must have an image; record {self._split.key(record)} has none. Pack it with one, leave it "
-                "out, or train what writes: language models and captioners take texts alone."
-            )
-        return count
 
     def _with_images(
         self, batch: Batch, album: Album, records: Int64[ndarray, " b"], texts: Texts | None, image_format: ImageFormat
@@ -125,6 +116,13 @@ class BatchMaker:
         ends = texts.lengths.tolist()
         places = [p[0] if p else end for p, end in zip(texts.places, ends, strict=True)]
         return replace(batch, image_record=torch.arange(len(places)), image_position=torch.tensor(places))
+
+
+def _no_image(key: str) -> DataError:
+    return DataError(
+        f"a pair must have an image; record {key} has none. Pack it with one, leave it out, or train what writes: "
+        "language models and captioners take texts alone."
+    )
 
 
 def _with_texts(batch: Batch, texts: Texts) -> Batch:

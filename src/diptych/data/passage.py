@@ -49,6 +49,8 @@ def compose_alternatives(pieces: Pieces, tokenizer: Tokenizer) -> list[Row]:
 def _row(pieces: Pieces, parts: list[list[int]], tokenizer: Tokenizer) -> Row:
     start, end = tokenizer.specials
     room = tokenizer.room
+    if len(parts) == 1 and pieces.images == BEFORE_ALL and pieces.texts[0].loss:  # a pair, as most are
+        return Row([*start, *parts[0][:room], *end] or [tokenizer.pad_id], len(parts[0]) > room)
     begins = [0, *accumulate(map(len, parts))]
     cut = begins[-1] > room
     said = [i for part in parts for i in part]

@@ -129,13 +129,15 @@ class Pieces(NamedTuple):
     def alternatives(self) -> int:
         """How many alternatives there are to draw from. Segments with equally many are drawn together, the i-th with
         the i-th; one with fewer begins again at its first."""
-        return max((len(t.texts) for t in self.texts), default=0)
+        return len(self.texts[0].texts) if len(self.texts) == 1 else max((len(t.texts) for t in self.texts), default=0)
 
     @property
     def weights(self) -> tuple[float, ...] | None:
         """The chances of the alternatives: those of the first segment that has as many and says so."""
-        full = (t.weights for t in self.texts if len(t.texts) == self.alternatives)
-        return next((weights for weights in full if weights is not None), None)
+        if len(self.texts) == 1:
+            return self.texts[0].weights
+        most = self.alternatives
+        return next((t.weights for t in self.texts if t.weights is not None and len(t.texts) == most), None)
 
 
 def sidecar_pieces(side: dict[str, Any], text: str | None, where: str) -> Pieces:

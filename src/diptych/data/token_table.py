@@ -102,19 +102,17 @@ class CachedCaptions(Captions):
 
     def __init__(self, table: TokenTable, split: Split, tokenizer: Tokenizer, how: CaptionChoice) -> None:
         self._table, self._split, self._how = table, split, how
+        self._varied = len(table.more) > 0
         self._pad, config = tokenizer.pad_id, tokenizer.config
         self._width = config.context_length if config.pad_to == "context" else 0
 
-    def check(self, record: int) -> None:
-        """Raise DataError if a record has no text that can be read."""
+    def check(self, record: int) -> int:
+        """How many images a record holds. Raises DataError if it has no text that can be read."""
         first = self._table.first
         if first[record] == first[record + 1]:
             self._split.pieces(record)  # says what is wrong with it, if it is broken
             raise no_caption()
-
-    def images(self, record: int) -> int:
-        """How many images a record holds, by what it says of itself."""
-        return 1 + int(self._table.more[record]) if len(self._table.more) else 1
+        return 1 + int(self._table.more[record]) if self._varied else 1
 
     def choose(self, records: Int64[ndarray, " b"], keys: list[int]) -> Int64[ndarray, " b"]:
         """Which of its alternatives each record says to the sample with that key."""

@@ -127,7 +127,7 @@ class Tokenizer:
         texts = [self._clean(t).encode("utf-8", "replace").decode() for t in texts]  # lone surrogates become "?"
         return [found.ids for found in self._vocabulary.encode_batch_fast(texts, add_special_tokens=False)]
 
-    @property
+    @cached_property
     def specials(self) -> tuple[list[int], list[int]]:
         """What is put before and after each text: one id or none each."""
         return [i for i in (self.start_id,) if i is not None], [i for i in (self.end_id,) if i is not None]
