@@ -34,7 +34,7 @@ SMALL = FlamingoConfig(
 )
 KINDS = {
     "flamingo": SMALL,
-    "every block": SMALL.replace(cross_every=1, reading=ImageReadingConfig(cls=False)),
+    "every block": SMALL.replace(cross_every=1, foretells=True, reading=ImageReadingConfig(cls=False)),
     "idefics": SMALL.replace(
         cross_at="first",
         cross=SMALL.cross.replace(gate="vector", norm="rms", activation="swiglu", qk_norm=True),
@@ -132,9 +132,9 @@ def test_each_record_is_what_it_is_alone(kind):
     torch.testing.assert_close(hidden, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def changed(image: int) -> list[bool]:
+def changed(image: int, config: FlamingoConfig = SMALL) -> list[bool]:
     """Which states of the text of record 0 (tokens 0 to 3, each predicting the next) change with an image of it."""
-    model, batch = wide_open(SMALL), pages()
+    model, batch = wide_open(config), pages()
     images = batch.images.clone()
     images[image] = 255 - images[image]
     with torch.no_grad():
@@ -148,6 +148,12 @@ def test_a_later_image_cannot_change_an_earlier_answer():
     assert changed(0) == [True, True, True, True]  # directly, then through the text before
     assert changed(1) == [False, False, False, True]  # stands before token 3
     assert changed(2) == [False] * 4  # behind the last token
+
+
+def test_the_first_word_behind_an_image_may_be_foretold_from_it():
+    foretells = SMALL.replace(foretells=True)
+    assert changed(1, foretells) == [False, False, True, True]  # the state of token 2 foretells token 3
+    assert changed(2, foretells) == [False] * 4
 
 
 def test_cross_attention_looks_at_the_last_image_alone():

@@ -35,6 +35,9 @@ class FlamingoConfig(ModelConfig):
     cross             the gated cross-attention
     cross_every       before every how manyth block of the language model it stands: 1 (3b), 4 (9b), 7 (80b)
     cross_at          before the "last" of each so many blocks (Flamingo, OpenFlamingo), or the "first" (Idefics)
+    foretells         whether the token before an image sees it already. It is what the first word behind the image is
+                      foretold from, which in Flamingo is a token "<image>" between them; false where texts hold such
+                      tokens themselves, `image_position` being their place (Idefics)
     """
 
     image: ImageTowerConfig = VisionTransformerConfig()
@@ -45,6 +48,7 @@ class FlamingoConfig(ModelConfig):
     cross: GatedCrossAttentionConfig = GatedCrossAttentionConfig()
     cross_every: int = Field(default=1, ge=1)
     cross_at: Literal["last", "first"] = "last"
+    foretells: bool = False
 
     def build(self, vocab_size: int) -> "Flamingo":
         return Flamingo(self, vocab_size)
@@ -181,7 +185,7 @@ class Flamingo(Writer):
         if features is None or record is None or not len(record):
             return s, self._before(None, None, None)
         on_host = s if device == host else splice(lengths, tokens.shape[1], 0, *where, batch.loss_mask, host, form)
-        beside = media(on_host, record, batch.image_position, device)
+        beside = media(on_host, record, batch.image_position, device, int(self.config.foretells))
         return s, self._before(beside.take(features), beside.mask(features.shape[1]), None)
 
     def _before(self, context: Tensor | None, mask: MaskPlan | None, cache: Cache | None) -> BeforeBlock:

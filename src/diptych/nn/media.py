@@ -21,7 +21,7 @@ class Media:
     """The images beside r rows of l text tokens, k at most. Tensors lie on the device asked for.
 
     index   which image stands at each place beside a row; 0 for filling
-    query   of each text token: its record (as segment), and how many of its record's images stand before it (as
+    query   of each text token: its record (as segment), and how many of its record's images it has behind it (as
             position)
     key     of each image: the same, counting itself, so that of several at one place the last one is seen
     """
@@ -44,9 +44,14 @@ class Media:
 
 
 def media(
-    text: Splice, image_record: Int64[Tensor, " i"], image_position: Int64[Tensor, " i"] | None, device: torch.device
+    text: Splice,
+    image_record: Int64[Tensor, " i"],
+    image_position: Int64[Tensor, " i"] | None,
+    device: torch.device,
+    ahead: int = 0,
 ) -> Media:
-    """What rows of `text`, spliced on the host with these images' places, may look at."""
+    """What rows of `text`, spliced on the host with these images' places, may look at. `ahead`: how many tokens before
+    an image's place see it already."""
     owners = image_record.numpy()
     positions = np.zeros(len(owners), np.int64) if image_position is None else image_position.numpy()
     records, length = len(text.sizes), text.layout.length
@@ -56,9 +61,9 @@ def media(
     owner = np.broadcast_to(np.arange(rows)[:, None], segment.shape) if text.padded else segment
     row = np.arange(records) if text.padded else text.last.numpy() // length
     # of each text token: its record's images at or before its place
-    most = int(text.sizes.max()) + 2 if records else 2
+    most = (int(text.sizes.max()) if records else 0) + 2 + ahead
     keys = owners * most + positions  # ascending
-    upto = np.searchsorted(keys, (owner * most + place).ravel(), side="right").reshape(segment.shape)
+    upto = np.searchsorted(keys, (owner * most + place + ahead).ravel(), side="right").reshape(segment.shape)
     first = np.searchsorted(owners, np.arange(records + 1))
     seen = np.where(real, upto - first[np.where(real, owner, 0)], 0)
     # of each image: which of its row's it is

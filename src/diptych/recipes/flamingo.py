@@ -102,6 +102,7 @@ def _paper(width: int, depth: int, heads: int, cross_every: int) -> RunConfig:
             language=CausalTransformerConfig(width=width, depth=depth, heads=heads),
             cross=GatedCrossAttentionConfig(heads=8, head_width=64),
             cross_every=cross_every,
+            foretells=True,
         ),
         objective=CausalLMConfig(),
         train=TrainConfig(
