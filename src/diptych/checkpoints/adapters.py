@@ -6,6 +6,7 @@ that a run goes on to the same bits; whoever loads a model to use it gets the me
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ def is_adapter(name: str) -> bool:
 
 def adapter_scale(model: nn.Module) -> float | None:
     """By what the products B A of a model's adapters are multiplied; None where there are no adapters."""
-    found = {float(m.scaling[ADAPTER]) for m in model.modules() if hasattr(m, "lora_A")}
+    adapted: list[Any] = [m for m in model.modules() if hasattr(m, "lora_A")]
+    found = {float(m.scaling[ADAPTER]) for m in adapted}
     if len(found) > 1:
         raise CheckpointError(f"adapters must have one scale (alpha / rank); got {sorted(found)}. Use one LoraConfig.")
     return found.pop() if found else None

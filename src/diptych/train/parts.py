@@ -16,8 +16,10 @@ from diptych.core.errors import CheckpointError, ConfigError
 from diptych.core.progress import say
 from diptych.models.model import Model, ModelConfig
 
-READOUT = ("projection.*", "map_pool.*", "attention_pool.*", "norm_post.*", "norm_final.*", "head_bias", "lm_head.*")
-READOUT += ("blocks.*.text_mlp.*", "blocks.*.norm_text.*")
+READOUT: tuple[str, ...] = (
+    *("projection.*", "map_pool.*", "attention_pool.*", "norm_post.*", "norm_final.*", "head_bias", "lm_head.*"),
+    *("blocks.*.text_mlp.*", "blocks.*.norm_text.*"),
+)
 """What only a pooled or projected output reads, or (of a Q-Former) a text: a part that has no such output does not take
 them, and that is said."""
 TOKENIZED = ("language", "text_tower")
