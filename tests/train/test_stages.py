@@ -102,6 +102,7 @@ def test_the_report_shows_the_stages_curves(whole):
     assert page.index("Stage: lm") < page.index(">Curves<")
 
 
+@pytest.mark.slow
 def test_a_stage_may_be_the_init_and_the_teacher(data, tmp_path):
     """Names are looked up wherever a folder may stand."""
     from diptych.objectives.distillation import DistillationConfig
