@@ -87,6 +87,7 @@ class Flamingo(Writer):
         self.connector = c.connector.build(self.reading.given, width)
         self.image_tokens = self.connector.tokens
         self.language = c.language.build(vocab_size, c.context_length)
+        self.vocab_size = self.language.vocab_size  # a folder's may have rows to spare
         self.places = crossed(self.language.depth, c.cross_every, c.cross_at)
         if not self.places:
             raise ConfigError(
