@@ -23,6 +23,7 @@ class Whole(Config):
     rate: float | None = None
     mode: Literal["a", "b"] = "a"
     path: str = ""
+    maybe: One | None = None
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,11 @@ def test_a_config_survives_its_json_form():
     config = Whole(part=One(width=3, names=("x", "y")), rate=3e-4)
     assert from_json(to_json(config)) == config
     assert isinstance(from_dict(to_dict(config)).part, One)
+
+
+def test_a_field_of_what_is_not_there_yet_makes_it():
+    assert override(Whole(), ["maybe.width=3"]).maybe == One(width=3)
+    assert override(Whole(maybe=One()), ["maybe=null"]).maybe is None
 
 
 def test_override_reaches_every_leaf_and_checks_it():
@@ -100,7 +106,7 @@ def test_unknown_fields_and_untrusted_kinds_are_refused(monkeypatch):
 
 def test_flatten_names_every_leaf():
     assert flatten(Whole()) == {
-        "part": "tests.core.test_config.One", "part.width": 8, "part.names": [], "rate": None, "mode": "a", "path": ""
+        "part": "tests.core.test_config.One", "part.width": 8, "part.names": [], "rate": None, "mode": "a", "path": "", "maybe": None
     }  # fmt: skip
 
 

@@ -116,8 +116,8 @@ def override(config: Config, assignments: list[str]) -> Config:
 
     A value is read as JSON where that parses and as plain text where it does not. A field that holds a family of
     configs (``model.image=modified_resnet``) takes the name of a sibling module and becomes that class's default;
-    KIND:PATH (``model.image=hf:FOLDER``) is the one of a module KIND_* that reads PATH. A field that holds several takes
-    a list of names (``evals=["retrieval","zero_shot"]``), whose own have numbers: ``evals.1.classes=classes.txt``.
+    KIND:PATH (``model.image=hf:FOLDER``) is the one of a module KIND_* that reads PATH. A field that holds several
+    takes a list of names (``evals=["retrieval","zero_shot"]``); fields of these have numbers: ``evals.1.split=test``.
     """
     for text in assignments:
         path, eq, raw = text.partition("=")
@@ -157,6 +157,9 @@ def _set(config: Config, path: list[str], raw: str, whole: str) -> Config:
         item = _set(current[place], rest[1:], raw, whole)
         return config.model_copy(update={name: (*current[:place], item, *current[place + 1 :])})
     if rest:
+        if current is None:  # a field of what is not there yet makes it
+            kinds = [t for t in _members(known[name].annotation) if isinstance(t, type) and issubclass(t, Config)]
+            current = kinds[0]() if len(kinds) == 1 and not kinds[0].abstract else None
         if not isinstance(current, Config):
             raise ConfigError(
                 f"{whole} must name a field of a config; but {name} is {current!r}. Set {name} itself first."

@@ -12,12 +12,13 @@ import torch
 from diptych.checkpoints.native import fill, load, resize_positions
 from diptych.checkpoints.packaged import load_packaged
 from diptych.core.config import Config, to_json
-from diptych.core.distributed import broadcast_object, is_main, world_size
+from diptych.core.distributed import world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
 from diptych.core.seeds import fold
 from diptych.data.dataset import Dataset, Split
-from diptych.data.ready import packed
+from diptych.data.mixture import Mixture
+from diptych.data.ready import open_ready
 from diptych.data.tokenize import Tokenizer
 from diptych.models.hf_folder import fill_from_folders
 from diptych.models.model import Model
@@ -190,9 +191,8 @@ def start_from(model: Model, init: str) -> None:
 
 
 def open_data(config: RunConfig) -> Dataset:
-    """The run's dataset; the main rank packs it first where it is not packed yet."""
-    path = packed(config.data.path, config.model.context_length) if is_main() else None
-    return Dataset.open(broadcast_object(path))
+    """The run's dataset or mixture; the main rank packs first what is not packed yet."""
+    return open_ready(config.data, config.model.context_length)
 
 
 def find_tokenizer(config: RunConfig, dataset: Dataset) -> Tokenizer:
@@ -230,7 +230,7 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         "model": f"{_name(run.config.model)}, {parameters / 1e6:.2f} M parameters, vocabulary {model.vocab_size:,}",
         **({"frozen": frozen_fact(model)} if t.chooses else {}),
         **({"adapters": adapter_fact(model, t.lora)} if t.lora.rank else {}),
-        "data": f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records",
+        "data": _data_fact(run),
         "objective": _name(run.config.objective).lower(),
         "budget": f"{s.steps * s.global_batch:,} samples = {s.steps:,} steps of {s.global_batch:,} = "
         f"{s.steps * s.global_batch / max(len(run.split), 1):.1f} epochs",
@@ -246,6 +246,13 @@ def _facts(run: Run, reasons: dict[str, str]) -> dict[str, str]:
         "memory": reasons["memory"],
         **({"chosen": reasons["chosen"]} if reasons["chosen"] else {}),
     }
+
+
+def _data_fact(run: Run) -> str:
+    """Where the records come from, and how often each part of a mixture is seen."""
+    if isinstance(run.split, Mixture):
+        return run.split.describe(run.schedule.steps * run.schedule.global_batch)
+    return f"{run.config.data.path}, {run.split.name}: {len(run.split):,} records"
 
 
 def _name(config: Config) -> str:

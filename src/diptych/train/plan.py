@@ -10,7 +10,7 @@ from diptych.core.batch import Batch
 from diptych.core.config import flatten
 from diptych.core.distributed import world_size
 from diptych.data.dataset import Dataset
-from diptych.data.ready import packed
+from diptych.data.ready import open_ready
 from diptych.data.tokenize import Tokenizer
 from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Way
@@ -78,7 +78,7 @@ def plan(config: RunConfig, base: RunConfig | None = None) -> str:
 
 
 def _plan_of(config: RunConfig, base: RunConfig | None, whole: RunConfig) -> str:
-    dataset = Dataset.open(packed(config.data.path, config.model.context_length))
+    dataset = open_ready(config.data, config.model.context_length)
     records = len(dataset.split(config.data.split))
     config = config.replace(train=settle(config.train, records, world_size())[0])
     train = config.train
@@ -121,7 +121,7 @@ def planned_tokenizer(config: RunConfig, dataset: Dataset, whole: RunConfig) -> 
     while stage := stage_of(at.tokenizer):
         at = next(run for run in whole.before if run.stage == stage)
     if at is not config and not at.tokenizer:
-        dataset = Dataset.open(packed(at.data.path, at.model.context_length))
+        dataset = open_ready(at.data, at.model.context_length)
     return find_tokenizer(config.replace(tokenizer=at.tokenizer), dataset)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.core.image_format import ImageFormat
+from diptych.data.captions import longest_rows
 from diptych.data.dataset import Split
 from diptych.data.tokenize import Tokenizer
 
@@ -19,13 +20,11 @@ Batches = Callable[[int], Batch]
 
 
 def caption_lengths(split: Split, tokenizer: Tokenizer) -> Int64[Tensor, " n"]:
-    """Lengths in tokens of the longest captions of some records that lie evenly over the split, the shortest first."""
+    """Lengths in tokens of the longest rows of some records that lie evenly over the split, the shortest first."""
     count = min(len(split), SAMPLED)
-    captions = [split.captions(i * len(split) // count) for i in range(count)]
-    texts = [max(found, key=len) for found in captions if found]
-    if not texts:
-        return torch.tensor([tokenizer.context_length])
-    return tokenizer.batch(texts)[1].sort().values
+    lengths = longest_rows(split, tokenizer, [i * len(split) // count for i in range(count)])
+    lengths = lengths[lengths > 0]
+    return lengths.sort().values if len(lengths) else torch.tensor([tokenizer.context_length])
 
 
 def batches_like(
