@@ -106,8 +106,14 @@ def test_unknown_fields_and_untrusted_kinds_are_refused(monkeypatch):
 
 def test_flatten_names_every_leaf():
     assert flatten(Whole()) == {
-        "part": "tests.core.test_config.One", "part.width": 8, "part.names": [], "rate": None, "mode": "a", "path": "", "maybe": None
-    }  # fmt: skip
+        "part": "tests.core.test_config.One",
+        "part.width": 8,
+        "part.names": [],
+        "rate": None,
+        "mode": "a",
+        "path": "",
+        "maybe": None,
+    }
 
 
 def test_configs_are_frozen_and_equal_by_value():
