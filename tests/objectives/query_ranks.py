@@ -12,6 +12,8 @@ from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
 from diptych.objectives.query_alignment import QueryAlignmentConfig
 from diptych.train.accumulate import Accumulator
+from diptych.train.sharding import shard
+from diptych.train.sharding import whole as full
 from tests.models.small_blip2 import small_blip2
 from tests.models.writers import stirred, text_batch
 
@@ -24,16 +26,18 @@ def whole() -> Batch:
     return replace(text_batch((5, 2, 7, 3, 4, 6, 2, 5)), **ids)
 
 
-def gradient(micro_batch: int = 0, kept: int = 1, frozen: bool = False) -> dict[str, Any]:
+def gradient(micro_batch: int = 0, kept: int = 1, frozen: bool = False, sharded: bool = False) -> dict[str, Any]:
     """Loss, parts and gradients of this rank's share (gradients are averaged over ranks)."""
     objective = QueryAlignmentConfig().build(stirred(small_blip2())).train()
     if frozen:
         for p in objective.model.image_tower.parameters():
             p.requires_grad_(False)
+    if sharded:
+        shard(objective)
     share = 8 // world_size()
     batch = whole().slice(rank() * share, (rank() + 1) * share)
     found = Accumulator(objective, micro_batch, kept=kept)(batch)
-    grads = {n: p.grad for n, p in objective.model.named_parameters() if p.grad is not None}
+    grads = {n: full(p.grad) for n, p in objective.model.named_parameters() if p.grad is not None}
     return {"total": found.losses.total, "parts": found.losses.parts, "gradients": grads}
 
 
@@ -41,6 +45,7 @@ def _work(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD)
     found = {"whole": gradient(), "pieces": gradient(2), "frozen": gradient(frozen=True)}
+    found |= {"sharded": gradient(sharded=True), "sharded pieces": gradient(2, sharded=True)}
     torch.save(found, Path(folder) / f"{number}.pt")
     shutdown()
 

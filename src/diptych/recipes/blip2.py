@@ -114,7 +114,14 @@ def stage1() -> RunConfig:
     """
     return RunConfig(
         data=LoaderConfig(augment=AugmentConfig(crop_scale=(0.5, 1.0), flip=0.5)),
-        model=Blip2Config(context_length=32, embed_dim=1408, image=EVA_G, qformer=BERT_BASE, shared_dim=256),
+        model=Blip2Config(
+            context_length=32,
+            embed_dim=1408,
+            image=EVA_G,
+            qformer=BERT_BASE,
+            shared_dim=256,
+            scored_by="similarity",  # a pass for every pair is too dear while training
+        ),
         objective=QueryAlignmentConfig(),
         train=TrainConfig(
             samples_seen=250_000 * 1680,
