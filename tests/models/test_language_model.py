@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 
 from diptych.core.image_format import ImageFormat
@@ -19,3 +21,11 @@ def test_it_says_the_same_of_every_image():
     how = Generation(start_id=2, end_id=1, max_tokens=4)
     said = model.generate_text(batch.images, None, how)
     assert said[0] == said[1] == said[2]
+
+
+def test_it_learns_what_is_marked_or_all():
+    batch = text_batch((5, 4))
+    marked = replace(batch, loss_mask=torch.zeros(2, 5, dtype=torch.bool).index_fill(1, torch.tensor([3]), True))
+    config = LanguageModelConfig(context_length=12, language=small_language())
+    assert len(stirred(config).predict(marked).targets) == 2
+    assert len(stirred(config.replace(learns="all")).predict(marked).targets) == 4 + 3

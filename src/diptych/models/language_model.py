@@ -1,6 +1,6 @@
-"""A language model on its own: it reads and writes text, and looks at no image. Frozen-language recipes start from it."""
+"""A language model by itself: it reads and writes text, and looks at no image. Frozen recipes start from it."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -11,13 +11,17 @@ from diptych.models.causal_transformer import CausalTransformerConfig
 from diptych.models.language import LanguageConfig
 from diptych.models.model import ModelConfig
 from diptych.models.sequence_writer import SequenceWriter
-from diptych.models.writer import State, empty_prompt
+from diptych.models.writer import NextTokens, State, empty_prompt, without_loss_mask
 
 
 class LanguageModelConfig(ModelConfig):
-    """Settings of a language model; `image_format` is not used."""
+    """Settings of a language model; `image_format` is not used.
+
+    learns  the tokens that bear loss: those "marked" by the data (answers), or "all" but the first, questions too
+    """
 
     language: LanguageConfig = CausalTransformerConfig()
+    learns: Literal["marked", "all"] = "marked"
 
     def build(self, vocab_size: int) -> "LanguageModel":
         return LanguageModel(self, vocab_size)
@@ -33,6 +37,9 @@ class LanguageModel(SequenceWriter):
         super().__init__(config, vocab_size)
         self.language = config.language.build(vocab_size, config.context_length)
         self.vocab_size = self.language.vocab_size  # a folder's may have rows to spare
+
+    def predict(self, batch: Batch, features: Float[Tensor, "i p d"] | None = None) -> NextTokens:
+        return super().predict(without_loss_mask(batch) if self.config.learns == "all" else batch)
 
     def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
         return torch.zeros(len(images), 0, device=images.device)
