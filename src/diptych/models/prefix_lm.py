@@ -66,5 +66,9 @@ class PrefixLM(SequenceWriter):
         return self.reading.given.tokens * self.reading.given.width
 
     def decay_free(self) -> set[str]:
-        parts: dict[str, Any] = {"image_tower": self.image_tower, "connector": self.connector, "language": self.language}
+        parts: dict[str, Any] = {
+            "image_tower": self.image_tower,
+            "connector": self.connector,
+            "language": self.language,
+        }
         return {f"{name}.{n}" for name, part in parts.items() for n in part.decay_free()}
