@@ -16,7 +16,6 @@ from diptych.core.image_format import ImageFormat
 from diptych.models.convnet import ConvNetConfig
 from diptych.models.efficientnet import EfficientNet, EfficientNetConfig
 from diptych.models.packaged import PACKAGED, packaged_files, packaged_tokenizer
-from diptych.models.sizes import bert, efficientnet
 from diptych.models.text_transformer import TextTransformer, TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
 from tests.checkpoints.tiny import TOLERANCE, randomise
@@ -57,7 +56,7 @@ def their_bert() -> BertModel:
 
 
 def our_bert(**changes: Any) -> TextTransformer:
-    config = bert(32, 2, 4).replace(projection="none", **changes)
+    config = TextTransformerConfig.bert(32, 2, 4).replace(projection="none", **changes)
     return config.build(VOCAB, CONTEXT, 32).eval()
 
 
@@ -140,7 +139,7 @@ def fakes(clients: FakeClients, patch: pytest.MonkeyPatch, tmp_path: Path) -> tu
             "minilm",
             "minilm-1-py3-none-any.whl",
             {"p/model.safetensors": save({k: v.contiguous() for k, v in other.state_dict().items()})},
-            bert(32, 2, 4).replace(pooling="mean", projection="none", pretrained="minilm"),
+            TextTransformerConfig.bert(32, 2, 4).replace(pooling="mean", projection="none", pretrained="minilm"),
         ),
     ):
         package = clients.serve("pip", filename, wheel(files))
@@ -184,7 +183,9 @@ def test_towers_start_from_what_they_name(
 
 
 def test_nothing_is_fetched_for_fresh_towers(clients: FakeClients) -> None:
-    model = TwoTowerConfig(image_format=ImageFormat(resolution=32), image=ConvNetConfig(), text=bert(32, 1, 2)).build(9)
+    model = TwoTowerConfig(
+        image_format=ImageFormat(resolution=32), image=ConvNetConfig(), text=TextTransformerConfig.bert(32, 1, 2)
+    ).build(9)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     load_packaged(model)
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
@@ -211,7 +212,12 @@ def test_what_does_not_agree_is_said(clients: FakeClients, monkeypatch: pytest.M
 @pytest.mark.network
 def test_the_packaged_efficientnet_equals_timms() -> None:
     install()
-    ours = efficientnet("lite0").replace(pretrained="efficientnet_lite0", projection="none").build(224, 1280).eval()
+    ours = (
+        EfficientNetConfig.named("lite0")
+        .replace(pretrained="efficientnet_lite0", projection="none")
+        .build(224, 1280)
+        .eval()
+    )
     load_packaged(ours)
     theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     state = [t for n, t in ours.state_dict().items()]
@@ -245,7 +251,7 @@ def test_the_packaged_sentence_encoder_equals_transformers() -> None:
 
 
 def test_the_map_of_names_covers_the_whole_tower() -> None:
-    tower = efficientnet("lite0").replace(projection="none").build(224, 1280)
+    tower = EfficientNetConfig.named("lite0").replace(projection="none").build(224, 1280)
     state = lite_state(tower)
     assert len(state) == 296
     found = efficientnet_state(tower, state)

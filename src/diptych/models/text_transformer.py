@@ -51,6 +51,22 @@ class TextTransformerConfig(TextTowerConfig, BlockConfig):
             raise ValueError("TextTransformerConfig.cross_attention must be 'none'; a tower has nothing to attend to.")
         return self
 
+    @classmethod
+    def bert(cls, width: int, depth: int, heads: int) -> "TextTransformerConfig":
+        """BERT (Devlin et al., 2019): blocks and embedding end in norms, every token sees all, the first is pooled."""
+        return cls(
+            width=width,
+            depth=depth,
+            heads=heads,
+            norm_eps=1e-12,
+            norm_position="post",
+            norm_pre=True,
+            norm_final=False,
+            attention="bidirectional",
+            pooling="cls",
+            projection="linear_bias",
+        )
+
     def build(self, vocab_size: int, context_length: int, embed_dim: int) -> "TextTransformer":
         return TextTransformer(self, vocab_size, context_length, embed_dim)
 
