@@ -22,6 +22,8 @@ from tests.train.tiny_run import tiny_dataset
 
 NAMES = sorted(name for name in recipes() if name.endswith(":tiny"))
 STEPS, BATCH = 24, 16
+MORE = 16
+"""Steps more that a run takes which learns through what runs before it have made, as far as they got."""
 AT_MOST: dict[str, Any] = {
     "width": 32,
     "depth": 1,
@@ -69,10 +71,11 @@ def small_model(model: ModelConfig) -> ModelConfig:
 
 def small_run(run: RunConfig, data: Path) -> RunConfig:
     """A run of `STEPS` small steps on `data`, and the runs before it alike."""
+    steps = STEPS + (MORE if run.before else 0)
     train = run.train.replace(
-        samples_seen=STEPS * BATCH, global_batch=BATCH, micro_batch=0, lr=5e-3, warmup_samples=2 * BATCH,
+        samples_seen=steps * BATCH, global_batch=BATCH, micro_batch=0, lr=5e-3, warmup_samples=2 * BATCH,
         schedule="constant", cooldown_samples=0, weight_decay=0.0, precision="float32", progressive=(), val_batches=0,
-        log_every_samples=BATCH, threads=1, save_every_samples=STEPS * BATCH, eval_every_samples=STEPS * BATCH,
+        log_every_samples=BATCH, threads=1, save_every_samples=steps * BATCH, eval_every_samples=steps * BATCH,
         compile=False, ema_decay=0.0, cached_crops=0,
     )  # fmt: skip
     plain = run.data.replace(
@@ -104,7 +107,7 @@ def test_its_loss_falls(name: str, datasets: dict[bool, Path], tmp_path: Path):
     run = pretrain(small_run(whole, datasets[any(couples)]), tmp_path / "run", device=torch.device("cpu"))
     for folder in (*(run / "stages" / r.stage for r in whole.before), run):
         found = losses(folder)
-        assert len(found) == STEPS
+        assert len(found) >= STEPS
         first, last = sum(found[:4]) / 4, sum(found[-4:]) / 4
         assert last < 0.95 * first, f"{folder.name}: from {first:.3f} to {last:.3f}"
         assert (folder / "model" / "model.safetensors").is_file()
