@@ -9,7 +9,6 @@ CLIP's ViT-L/14 without its last norm for an NFNet-F6, GELU for squared ReLU, at
 sequences. The batch is ours.
 """
 
-from diptych.core.image_format import ImageFormat
 from diptych.data.augment import NO_AUGMENTATION
 from diptych.data.loader import LoaderConfig
 from diptych.evals.captioning import CaptioningConfig
@@ -19,50 +18,43 @@ from diptych.models.connectors.perceiver import PerceiverConfig
 from diptych.models.convnet import ConvNetConfig
 from diptych.models.flamingo import FlamingoConfig
 from diptych.models.image_reading import ImageReadingConfig
-from diptych.models.language_model import LanguageModelConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.nn.perceiver import GatedCrossAttentionConfig
 from diptych.objectives.causal_lm import CausalLMConfig
+from diptych.recipes import git, language_model
 from diptych.train.config import RunConfig, TrainConfig
 
 
 def tiny() -> RunConfig:
-    """A language model of two blocks learns the words of questions and answers, blind; then it is frozen, and a small
-    residual conv tower, a resampler and gates learn to answer through it. The tower is not frozen: it begins from
-    nothing, so it learns with them. Gates learn ten times as fast as the rest, or a short run would wait for them.
+    """language_model:tiny learns questions and answers, blind; then it is frozen, and a small residual conv tower, a
+    resampler and gates learn to answer through it. The tower is not frozen: it begins from nothing, so it learns with
+    them. Gates learn ten times as fast as the rest, or a short run would wait for them.
 
     Run:     diptych corpus get easy_vqa --out easy_vqa; diptych pretrain flamingo:tiny data=easy_vqa
+    Cost:    not measured
+    Expect:  not measured
     """
-    words = CausalTransformerConfig(width=128, depth=2, heads=4, activation="swiglu", norm="rms", bias=False)
-    data = LoaderConfig(augment=NO_AUGMENTATION)
     return RunConfig(
-        before=(
-            RunConfig(
-                stage="language",
-                data=data,
-                model=LanguageModelConfig(context_length=32, language=words),
-                objective=CausalLMConfig(),
-                train=TrainConfig(samples_seen=20_000, global_batch=64, lr=2e-3, weight_decay=0.1),
-            ),
-        ),
+        before=(language_model.tiny().replace(stage="language"),),
         parts={"language": "stage:language"},
-        data=data,
+        data=LoaderConfig(augment=git.SHIFTS),
         model=FlamingoConfig(
-            image_format=ImageFormat(resolution=32, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+            image_format=git.SHAPES,
             context_length=32,
             embed_dim=128,
             image=ConvNetConfig(widths=(32, 64, 128), depths=(0, 1, 1)),
             connector=PerceiverConfig(latents=8, depth=1, heads=4, head_width=32),
-            language=words,
+            language=language_model.TINY,
             cross=GatedCrossAttentionConfig(heads=4, head_width=32),
         ),
         objective=CausalLMConfig(),
         train=TrainConfig(
-            samples_seen=120_000,
+            samples_seen=240_000,
             global_batch=64,
             lr=1.5e-3,
             weight_decay=0.1,
-            betas=(0.9, 0.99),
+            betas=(0.9, 0.98),
+            precision="bfloat16",
             channels_last=True,
             freeze=("language",),
             rates=(("gates.*.gate", 10.0), ("gates.*.mlp_gate", 10.0)),
