@@ -5,6 +5,8 @@ import torch
 
 from diptych.core.errors import ConfigError
 from diptych.objectives.bag_of_words import BagOfWordsConfig
+from diptych.recipes.find import recipe
+from diptych.train.plan import cost
 from tests.models.test_word_predictor import small_word_predictor
 from tests.models.writers import stirred, text_batch
 from tests.objectives.tiny_model import TinyConfig
@@ -61,3 +63,8 @@ def test_a_table_of_vectors_stands_for_images():
 def test_a_model_without_words_is_refused():
     with pytest.raises(ConfigError, match="must be given a model that predicts words"):
         BagOfWordsConfig().build(TinyConfig().build(10))
+
+
+def test_its_operations_can_be_counted_without_content():
+    run = recipe("bag_of_words:tiny")
+    assert cost(run, 300).flops_per_sample > 1e6

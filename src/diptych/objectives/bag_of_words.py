@@ -51,14 +51,13 @@ class BagOfWords(Objective):
         logits = model.word_logits(model.features_from(vectors))
         bags = model.bags(batch.tokens, batch.lengths)
         words = bags.sum(1)
-        with torch.autocast(logits.device.type, enabled=False):
-            share = bags / words.clamp_min(1)[:, None]
-            if model.config.words == "softmax":
-                nll = each = -(share * logits.log_softmax(-1)).sum(1)
-            else:
-                nll = -(share * F.logsigmoid(logits)).sum(1)
-                all_words = F.binary_cross_entropy_with_logits(logits, bags.float(), reduction="none").sum(1)
-                each = torch.where(words > 0, all_words / words.clamp_min(1), 0)
+        share = bags / words.clamp_min(1)[:, None]
+        if model.config.words == "softmax":
+            nll = each = -(share * logits.log_softmax(-1)).sum(1)
+        else:
+            nll = -(share * F.logsigmoid(logits)).sum(1)
+            all_words = F.binary_cross_entropy_with_logits(logits, bags.float(), reduction="none").sum(1)
+            each = torch.where(words > 0, all_words / words.clamp_min(1), 0)
         count = (words > 0).sum().float()
         parts = {"nll": nll.detach().sum() / count.clamp_min(1), "word_recall": _recall(logits.detach(), bags)}
         return Losses(each.sum() / count.clamp_min(1), count, parts)
