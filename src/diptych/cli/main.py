@@ -18,7 +18,20 @@ OUTSIDE = frozenset(
     }
 )
 """What is wrong outside of the program, which a traceback would not explain."""
-ORDER = ("corpus", "pack", "inspect", "recipes", "pretrain", "eval", "report", "search", "convert")
+ORDER = (
+    "corpus",
+    "pack",
+    "inspect",
+    "recipes",
+    "pretrain",
+    "eval",
+    "report",
+    "search",
+    "caption",
+    "ask",
+    "study",
+    "convert",
+)
 
 
 def application() -> typer.Typer:

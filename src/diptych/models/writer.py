@@ -153,18 +153,22 @@ class Writer(Model, ABC):
     def _likelihoods(self, state: State, tokens: Tensor, lengths: Tensor, follows: bool) -> Tensor:
         rows, texts = len(state.position), len(tokens)
         tokens = tokens[:, : max(int(lengths.max()), 1)]
-        branch = state.select(torch.arange(rows, device=tokens.device).repeat_interleave(texts))
-        before = branch.last
         said, sizes = tokens.repeat(rows, 1), lengths.repeat(rows)
-        hidden = self.read(branch, said, sizes)
+        of_row = torch.arange(rows, device=tokens.device).repeat_interleave(texts)
         real = torch.arange(said.shape[1]) < sizes[:, None]
+        hidden = []
         if follows:
-            assert before is not None
-            hidden = torch.cat([before[:, None].to(hidden.dtype), hidden[:, :-1]], dim=1)
+            assert state.last is not None
+            hidden.append(state.last[of_row][:, None])
         else:
-            hidden, said, real = hidden[:, :-1], said[:, 1:], real[:, 1:]
+            said, real = said[:, 1:], real[:, 1:]
+        if tokens.shape[1] > 1:  # nothing is predicted from a text's last token: it need not be read
+            hidden.append(self.read(state.select(of_row), tokens[:, :-1].repeat(rows, 1), (sizes - 1).clamp(min=0)))
+        if not hidden:
+            return torch.zeros(rows, texts, device=tokens.device)
         real = real.to(said.device)
-        chosen = self.logits(hidden[real]).float().log_softmax(-1).gather(1, said[real][:, None])[:, 0]
+        logits = self.logits(torch.cat([h.to(hidden[-1].dtype) for h in hidden], dim=1)[real]).float()
+        chosen = logits.log_softmax(-1).gather(1, said[real][:, None])[:, 0]
         summed = torch.zeros(real.shape, device=said.device).masked_scatter(real, chosen).sum(1)
         return summed.view(rows, texts)
 

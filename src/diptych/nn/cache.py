@@ -59,7 +59,9 @@ class KeyValues:
         if buffer is None:
             return new
         if buffer.shape[2] < length:
-            more = new.new_zeros(*new.shape[:2], max(length, 2 * self.length) + SPARE, new.shape[3])
+            more = new.new_empty(  # what lies beyond `length` is never read
+                *new.shape[:2], max(length, 2 * self.length) + SPARE, new.shape[3]
+            )
             more[:, :, : self.length] = buffer[:, :, : self.length]
             buffer = more
         buffer[:, :, self.length : length] = new
