@@ -105,9 +105,11 @@ def test_its_loss_falls(name: str, datasets: dict[bool, Path], tmp_path: Path):
     with torch.device("meta"):
         couples = [r.objective.build(small_model(r.model).build(300)).couples_pairs for r in (*whole.before, whole)]
     run = pretrain(small_run(whole, datasets[any(couples)]), tmp_path / "run", device=torch.device("cpu"))
-    for folder in (*(run / "stages" / r.stage for r in whole.before), run):
+    folders = [*(run / "stages" / r.stage for r in whole.before), run]
+    for folder, one in zip(folders, (*whole.before, whole), strict=True):
         found = losses(folder)
         assert len(found) >= STEPS
         first, last = sum(found[:4]) / 4, sum(found[-4:]) / 4
-        assert last < 0.95 * first, f"{folder.name}: from {first:.3f} to {last:.3f}"
+        # before a language model that rests, and knows the words already, there is little left to learn
+        assert last < (0.98 if one.train.freeze else 0.95) * first, f"{folder.name}: from {first:.3f} to {last:.3f}"
         assert (folder / "model" / "model.safetensors").is_file()

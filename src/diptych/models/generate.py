@@ -122,7 +122,7 @@ def _beams(model: Any, state: Any, how: Generation) -> list[list[int]]:
 
 
 def _settled(done: list[tuple[float, list[int]]], alive: list[float], step: int, how: Generation) -> bool:
-    """Whether no open beam can still beat the best `beams` texts: log p only falls, and length helps most at the end."""
+    """Whether no open beam can still beat the best `beams` texts, since log p only falls."""
     if len(done) < how.beams:
         return False
     worst = sorted((score for score, _ in done), reverse=True)[how.beams - 1]

@@ -30,7 +30,7 @@ class Splice:
 
     sizes      tokens of each record, its images' included, on the host
     layout     record (as segment), modality, place in the record (as position)
-    source     which row of [text tokens, row by row; images' tokens, image by image] stands at each place; 0 for filling
+    source     which of [text tokens, row by row; images' tokens, image by image] stands at each place; 0 for filling
     text       the place, counted row by row, of each real text token, record by record
     before     the place of each target's predecessor: what the target is predicted from
     targets    which number of the token matrix each target is
@@ -159,7 +159,7 @@ def _images(
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     owners = record.cpu().numpy()
     positions = np.zeros(len(owners), np.int64) if position is None else position.cpu().numpy()
-    if len(owners) and not (0 <= owners.min() and owners.max() < len(sizes)):
+    if len(owners) and (owners.min() < 0 or owners.max() >= len(sizes)):
         raise DataError(
             f"image_record must name records of the batch, 0 to {len(sizes) - 1}; got {owners.min()} to {owners.max()}."
         )

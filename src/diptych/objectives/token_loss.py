@@ -19,7 +19,7 @@ TILE = 1 << 22
 
 
 class TokenLoss(NamedTuple):
-    """Per token, without gradient: `nll`, -log p(target); `log_z`, the log of the sum of exponentials; whether the target
+    """Per token, without gradient: `nll`, -log p(target); `log_z`, the log of the sum of exponentials; if the target
     is `top`."""
 
     nll: Float[Tensor, " m"]
