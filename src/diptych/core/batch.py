@@ -86,7 +86,7 @@ class Batch:
                 )
             return replace(part, image_record=self.image_record[start:stop] - start)
         chosen = (self.image_record >= start) & (self.image_record < stop)
-        of_images = {n: None if (t := getattr(self, n)) is None else t[chosen] for n in _OF_IMAGES}
+        of_images: dict[str, Any] = {n: None if (t := getattr(self, n)) is None else t[chosen] for n in _OF_IMAGES}
         return replace(part, **of_images, image_record=self.image_record[chosen] - start)
 
     def _map(self, f: Any) -> "Batch":

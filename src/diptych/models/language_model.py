@@ -31,7 +31,7 @@ class LanguageModel(SequenceWriter):
     """`language` under the causal mask. Given images, it says the same of each: it is the blind baseline."""
 
     config: LanguageModelConfig
-    image_tokens: ClassVar[int] = 0  # type: ignore[misc]  # of none
+    image_tokens: ClassVar[int] = 0
 
     def __init__(self, config: LanguageModelConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
