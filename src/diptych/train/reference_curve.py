@@ -33,6 +33,8 @@ SPREAD, LEAST = 4.0, 0.03
 two runs tell little of the spread, and another machine rounds otherwise."""
 ALONE = 0.15
 """Half the width, as a share of the loss, where there is a single run."""
+FLOOR = 0.05
+"""Then also at least so much of the loss at the first point: near nothing, losses differ by their own size."""
 
 
 def settings_hash(config: RunConfig) -> str:
@@ -79,12 +81,12 @@ def points_of(runs: list[list[tuple[float, float]]], total: int) -> list[tuple[i
     """(samples seen, expected loss, lowest, highest) at `POINTS` places from the smoothed losses of runs."""
     first = max(FIRST * total, *(run[0][0] for run in runs))
     last = min(run[-1][0] for run in runs)
-    found = []
+    found, floor = [], FLOOR * statistics.fmean([_at(run, first) for run in runs])
     for i in range(POINTS):
         x = first + (last - first) * i / (POINTS - 1)
         values = [_at(run, x) for run in runs]
         mean = statistics.fmean(values)
-        half = ALONE * mean if len(values) == 1 else max(SPREAD * statistics.stdev(values), LEAST * mean)
+        half = max(ALONE * mean, floor) if len(values) == 1 else max(SPREAD * statistics.stdev(values), LEAST * mean)
         expected, low, high = (float(f"{v:.5g}") for v in (mean, mean - half, mean + half))
         found.append((round(x), expected, low, high))
     return found
