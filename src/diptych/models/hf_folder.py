@@ -194,7 +194,7 @@ def _transformers() -> Any:
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
             f"a part from a folder of transformers must find transformers installed; got {_first(error)}. Install it: "
-            "pip install 'transformers>=5'."
+            "pip install 'diptych[transformers]'."
         ) from None
     return found
 

@@ -45,6 +45,8 @@ def tiny_vqa() -> RunConfig:
     """coca:tiny on questions and answers: pictures are not recoloured, for colours are asked for.
 
     Run:     diptych corpus get easy_vqa --out easy_vqa; diptych pretrain coca:tiny_vqa data=easy_vqa
+    Cost:    about five minutes of two cores
+    Expect:  86.1 % [85.5, 86.8] of easy_vqa's test questions; the questions alone tell 67.0 %
     """
     run = tiny()
     assert isinstance(run.model, CoCaConfig)

