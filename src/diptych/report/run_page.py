@@ -91,7 +91,7 @@ def _curves(metrics: list[Json]) -> str:
         ([line("lr", "learning rate")], "learning rate", False),
         ([line("grad_norm", "gradient norm")], "gradient norm", True),
         ([line("logit_scale", "logit scale")], "logit scale", False),
-        ([line("sight", "sight")], "what the right image is worth, nats a token", False),
+        ([line("sight", "sight")], "sight, nats a token", False),
         ([line("positive_cosine", "pairs"), line("negative_cosine", "others")], "cosine", False),
         ([line("samples_per_s", "samples/s")], "samples per second", False),
         ([line("data_wait", "waiting for data"), line("duplicate_captions", "repeated captions")], "share", False),
