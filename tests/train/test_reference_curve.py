@@ -3,6 +3,7 @@ import json
 import pytest
 
 from diptych.core.errors import ConfigError, DataError
+from diptych.recipes.find import resolve
 from diptych.train.doctor import WINDOW, Curve, Doctor, Facts
 from diptych.train.loop import train
 from diptych.train.reference_curve import (
@@ -111,3 +112,12 @@ def test_names():
     assert curve_path("llava:tiny/align").name == "llava-tiny-align.json"
     assert len(settings_hash(tiny_config("x"))) == 16
     assert settings_hash(tiny_config("x")) == settings_hash(tiny_config("y", seed=4))
+
+
+@pytest.mark.parametrize("path", sorted(curve_path("x:y").parent.glob("*.json")), ids=lambda p: p.stem)
+def test_what_is_stored_is_of_the_recipe_as_it_stands(path):
+    kept = json.loads(path.read_text())
+    name, _, stage = kept["recipe"].partition("/")
+    run = resolve(name, ["data=x"])[1]
+    one = next(r for r in run.before if r.stage == stage) if stage else run
+    assert kept["settings"] == settings_hash(one), "the recipe has changed: write its curve anew, or remove it"
