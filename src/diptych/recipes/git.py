@@ -29,8 +29,8 @@ def tiny() -> RunConfig:
     """A small residual conv tower and two blocks of BERT's kind, from scratch, all at once.
 
     Run:     diptych corpus get easy_vqa --out easy_vqa; diptych pretrain git:tiny data=easy_vqa
-    Cost:    not measured
-    Expect:  not measured
+    Cost:    about three minutes of two cores
+    Expect:  85.5 % [84.7, 86.1] of easy_vqa's test questions; the questions alone tell 67.0 %
     """
     return RunConfig(
         data=LoaderConfig(augment=SHIFTS),
