@@ -92,3 +92,15 @@ def test_too_long_a_record_is_refused():
     model = stirred(small_prefix_lm(max_images=1, context_length=4))
     with pytest.raises(DataError, match="at most 9 tokens"):
         model.predict(text_batch((5,)))
+
+
+def test_a_row_that_reads_nothing_more_keeps_its_last_state():
+    model, batch = stirred(KINDS["llava"]), text_batch((3, 3))
+    with torch.no_grad():
+        state = model.begin_images(batch.images)
+        model.read(state, batch.tokens)
+        before = state.last
+        model.read(state, batch.tokens[:, :1], torch.tensor([1, 0]))
+    torch.testing.assert_close(state.last[1], before[1])
+    assert not torch.allclose(state.last[0], before[0])
+    assert state.text.tolist() == [4, 3]

@@ -21,7 +21,7 @@ from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.models.writer import NextTokens, State, Writer, text_of
+from diptych.models.writer import NextTokens, State, Writer, note_read, text_of
 from diptych.nn.cache import Cache
 from diptych.nn.mask import QUERY, MaskPlan, padding, query_visible
 from diptych.nn.mlp import Activation, activate
@@ -226,10 +226,7 @@ class Blip2(Writer):
             plan = None
         states = self.qformer(None, self.embed(tokens, state.text, writes=True), plan, state.reading)
         hidden = self.writing_head(states)
-        sizes = torch.full_like(state.text, count) if lengths is None else lengths.to(tokens.device)
-        at = (sizes - 1).clamp(min=0)
-        state.last = hidden[torch.arange(len(at), device=at.device), at]
-        state.position, state.text = state.position + sizes, state.text + sizes
+        note_read(state, hidden, lengths)
         return hidden
 
     def head(self) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"] | None]:

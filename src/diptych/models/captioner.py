@@ -20,9 +20,7 @@ from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.models.writer import NextTokens, State, Writer, text_of
-from diptych.nn.cache import Cache
-from diptych.nn.mask import MaskPlan, causal, padding
+from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, text_of
 from diptych.nn.splice import Splice, splice
 
 
@@ -154,28 +152,3 @@ def padded_rows(
             "with the model's own tokenizer."
         )
     return s
-
-
-def reading_plan(
-    reading: Cache, position: Int64[Tensor, " b"], count: int, lengths: Int64[Tensor, " b"] | None
-) -> tuple[MaskPlan | None, Int64[Tensor, "b t"]]:
-    """Notes that `count` tokens come next in each row, of which `lengths` are real: what they see, and their places."""
-    empty = not reading.length
-    positions = position[:, None] + torch.arange(count, device=position.device)
-    query, key = reading.add(positions, lengths)
-    if empty:  # no real token sees the padding behind it
-        return MaskPlan(is_causal=True), positions
-    if count == 1 and not reading.ragged:
-        return None, positions
-    return (causal() & padding()).plan(query, key), positions
-
-
-def note_read(state: State, hidden: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"] | None) -> None:
-    """Moves `state` behind the tokens whose states are `hidden`; of rows without any the last state stays."""
-    device, count = hidden.device, hidden.shape[1]
-    sizes = torch.full_like(state.text, count) if lengths is None else lengths.to(device)
-    last = hidden[torch.arange(len(sizes), device=device), (sizes - 1).clamp(min=0)]
-    if state.last is not None:
-        last = torch.where(sizes[:, None] > 0, last, state.last.to(last.dtype))
-    state.last = last
-    state.position, state.text = state.position + sizes, state.text + sizes

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from diptych.core.batch import Batch
 from diptych.models.caption_decoder import ImageHalf, TextHalf
-from diptych.models.captioner import note_read, padded_rows, reading_plan, seen_by_each
+from diptych.models.captioner import padded_rows, seen_by_each
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
-from diptych.models.writer import NextTokens, State, Writer, text_of
+from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, text_of
 from diptych.nn.block import BlockConfig
 from diptych.nn.cache import Cache
 from diptych.nn.mask import MaskPlan

@@ -18,9 +18,9 @@ from diptych.models.language import BeforeBlock, LanguageConfig
 from diptych.models.model import ModelConfig
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.models.writer import NextTokens, State, Writer, record_of_images, text_of
+from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, record_of_images, text_of
 from diptych.nn.cache import Cache
-from diptych.nn.mask import MaskPlan, causal, padding
+from diptych.nn.mask import MaskPlan
 from diptych.nn.media import media
 from diptych.nn.perceiver import GatedCrossAttention, GatedCrossAttentionConfig
 from diptych.nn.splice import Form, Splice, splice
@@ -136,21 +136,10 @@ class Flamingo(Writer):
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t d"]:
         assert isinstance(state, FlamingoState)
-        count, empty = tokens.shape[1], not state.reading.length
-        positions = state.position[:, None] + torch.arange(count, device=tokens.device)
-        query, key = state.reading.add(positions, lengths)
-        if empty:
-            plan: MaskPlan | None = MaskPlan(is_causal=True)  # no real token sees the padding behind it
-        elif count == 1 and not state.reading.ragged:
-            plan = None
-        else:
-            plan = (causal() & padding()).plan(query, key)
+        plan, positions = reading_plan(state.reading, state.position, tokens.shape[1], lengths)
         x = self.language.embed(tokens, state.text)
         hidden = self.language(x, plan, positions, state.reading, before=self._again(state))
-        sizes = torch.full_like(state.text, count) if lengths is None else lengths.to(tokens.device)
-        at = (sizes - 1).clamp(min=0)
-        state.last = hidden[torch.arange(len(at), device=at.device), at]
-        state.position, state.text = state.position + sizes, state.text + sizes
+        note_read(state, hidden, lengths)
         return hidden
 
     def head(self) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"] | None]:

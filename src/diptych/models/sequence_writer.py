@@ -10,9 +10,8 @@ from torch import Tensor
 from diptych.core.batch import Batch
 from diptych.core.errors import DataError
 from diptych.models.language import Language
-from diptych.models.writer import NextTokens, State, Writer, record_of_images, text_of
+from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, record_of_images, text_of
 from diptych.nn.attention import has_runs_kernel
-from diptych.nn.mask import MaskPlan, causal, padding
 from diptych.nn.splice import Form, Splice, splice
 
 
@@ -48,20 +47,9 @@ class SequenceWriter(Writer):
     def read(
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t d"]:
-        count, empty = tokens.shape[1], not state.reading.length
-        positions = state.position[:, None] + torch.arange(count, device=tokens.device)
-        query, key = state.reading.add(positions, lengths)
-        if empty:
-            plan: MaskPlan | None = MaskPlan(is_causal=True)  # no real token sees the padding behind it
-        elif count == 1 and not state.reading.ragged:
-            plan = None
-        else:
-            plan = (causal() & padding()).plan(query, key)
+        plan, positions = reading_plan(state.reading, state.position, tokens.shape[1], lengths)
         hidden = self.language(self.language.embed(tokens, state.text), plan, positions, state.reading)
-        sizes = torch.full_like(state.text, count) if lengths is None else lengths.to(tokens.device)
-        at = (sizes - 1).clamp(min=0)
-        state.last = hidden[torch.arange(len(at), device=at.device), at]
-        state.position, state.text = state.position + sizes, state.text + sizes
+        note_read(state, hidden, lengths)
         return hidden
 
     def head(self) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"] | None]:

@@ -18,6 +18,7 @@ from diptych.core.errors import DataError
 from diptych.models.generate import Generation, write
 from diptych.models.model import Model
 from diptych.nn.cache import Cache
+from diptych.nn.mask import MaskPlan, causal, padding
 
 LOGITS = 1 << 24
 """Numbers of logits that are held at once where likelihoods of many texts are asked for (64 MB)."""
@@ -215,3 +216,28 @@ def record_of_images(batch: Batch, features: Any) -> Tensor | None:
 def without_loss_mask(batch: Batch) -> Batch:
     """The batch whose every token but each row's first is a target."""
     return replace(batch, loss_mask=None)
+
+
+def reading_plan(
+    reading: Cache, position: Int64[Tensor, " b"], count: int, lengths: Int64[Tensor, " b"] | None
+) -> tuple[MaskPlan | None, Int64[Tensor, "b t"]]:
+    """Notes that `count` tokens come next in each row, of which `lengths` are real: what they see, and their places."""
+    empty = not reading.length
+    positions = position[:, None] + torch.arange(count, device=position.device)
+    query, key = reading.add(positions, lengths)
+    if empty:  # no real token sees the padding behind it
+        return MaskPlan(is_causal=True), positions
+    if count == 1 and not reading.ragged:
+        return None, positions
+    return (causal() & padding()).plan(query, key), positions
+
+
+def note_read(state: State, hidden: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"] | None) -> None:
+    """Moves `state` behind the tokens whose states are `hidden`; of rows without any the last state stays."""
+    device, count = hidden.device, hidden.shape[1]
+    sizes = torch.full_like(state.text, count) if lengths is None else lengths.to(device)
+    last = hidden[torch.arange(len(sizes), device=device), (sizes - 1).clamp(min=0)]
+    if state.last is not None:
+        last = torch.where(sizes[:, None] > 0, last, state.last.to(last.dtype))
+    state.last = last
+    state.position, state.text = state.position + sizes, state.text + sizes
