@@ -4,16 +4,17 @@ import base64
 import binascii
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import DataError
-from diptych.core.record import Segment
+from diptych.core.record import Record, Segment
 from diptych.data.decode import sniff
 from diptych.data.record_files import printable
 from diptych.data.rows import MAX_META_CHARACTERS, image_bytes, suffix_of
-from diptych.data.sources.source import Look, Reject
+from diptych.data.sources.source import Look, Reject, Source
 
 MAX_OBJECT = 64 << 20
 """Characters of one row; a longer one is not JSON, or not a row."""
@@ -146,3 +147,36 @@ def plain_meta(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
         if name not in used and (short or number):
             kept[printable(name)] = printable(value) if isinstance(value, str) else value
     return kept
+
+
+class WrongRow(Exception):
+    """Why a row is no record: a reason and a sentence."""
+
+
+class JsonSource(Source):
+    """A source of records that are a row of JSON each, keyed by its number. Its config has `path`, and `image_root`, at
+    which images' paths start; "": at the file's folder."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.path = Path(config.path)
+        self.root = Path(config.image_root) if config.image_root else self.path.parent
+
+    def records(self) -> Iterator[Record | Reject]:
+        """The records in their order."""
+        for row in json_rows(self.path):
+            if isinstance(row, Reject):
+                yield row
+                continue
+            try:
+                yield self.record_of(row)
+            except WrongRow as wrong:
+                yield Reject(row[0], wrong.args[1], wrong.args[0], row[1])
+
+    def where(self, key: str) -> str:
+        """The row in the file."""
+        return f"{self.path} row {int(key)}"
+
+    @abstractmethod
+    def record_of(self, row: JsonRow) -> Record | Reject:
+        """What a row is. Raises WrongRow."""

@@ -9,12 +9,11 @@ Each turn becomes a text segment, of which only the answers bear loss; each tag 
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from diptych.core.record import Record, Segment
-from diptych.data.json_rows import JsonRow, first_object, image_segment, json_rows, plain_meta
-from diptych.data.sources.source import Look, Reject, Source, SourceConfig
+from diptych.data.json_rows import JsonRow, JsonSource, WrongRow, first_object, image_segment, plain_meta
+from diptych.data.sources.source import Look, Reject, SourceConfig
 
 TURNS = ("conversations", "messages", "conversation")
 IMAGES = ("image", "images")
@@ -48,40 +47,16 @@ class ConversationsConfig(SourceConfig):
         return Conversations(self)
 
 
-class _Wrong(Exception):
-    """Why a row is no conversation: a reason and a sentence."""
-
-
 Piece = tuple[str, str | Any]
 """("text", words) or ("image", what names it); an image named by its tag alone is None."""
 
 
-class Conversations(Source):
+class Conversations(JsonSource):
     """A record a conversation, keyed by the number of its row."""
 
     config: ConversationsConfig
 
-    def __init__(self, config: ConversationsConfig) -> None:
-        self.config = config
-        self.path = Path(config.path)
-        self.root = Path(config.image_root) if config.image_root else self.path.parent
-
-    def records(self) -> Iterator[Record | Reject]:
-        """The conversations in their order."""
-        for row in json_rows(self.path):
-            if isinstance(row, Reject):
-                yield row
-                continue
-            try:
-                yield self._record(row)
-            except _Wrong as wrong:
-                yield Reject(row[0], wrong.args[1], wrong.args[0], row[1])
-
-    def where(self, key: str) -> str:
-        """The row in the file."""
-        return f"{self.path} row {int(key)}"
-
-    def _record(self, row: JsonRow) -> Record | Reject:
+    def record_of(self, row: JsonRow) -> Record | Reject:
         values = row[2]
         images = iter(_images(values))
         segments = list[Segment]()
@@ -91,7 +66,7 @@ class Conversations(Source):
                     segments.append(Segment("text", (value,), "txt", role=role, loss=role == "answer"))
                     continue
                 if value is None and (value := next(images, None)) is None:
-                    raise _Wrong(
+                    raise WrongRow(
                         "tag_without_image",
                         f"each {self.config.tag} must have its image; a conversation has more of them than images. "
                         "Add the image, or take the tag out.",
@@ -102,7 +77,7 @@ class Conversations(Source):
                 segments.append(found)
         left = sum(1 for _ in images)
         if left:
-            raise _Wrong(
+            raise WrongRow(
                 "image_without_tag",
                 f"each image must have its {self.config.tag} in a turn; {left} of a conversation have none. Write the "
                 "tag where the image belongs, or leave the image out.",
@@ -112,7 +87,7 @@ class Conversations(Source):
     def _turns(self, values: dict[str, Any]) -> list[tuple[str, list[Piece]]]:
         turns = next((values[name] for name in TURNS if name in values), None)
         if not isinstance(turns, list) or not turns:
-            raise _Wrong("no_turns", "a conversation must have a list of turns; it has none. Leave it out.")
+            raise WrongRow("no_turns", "a conversation must have a list of turns; it has none. Leave it out.")
         said = list[tuple[str, list[Piece]]]()
         before = {"question": self.config.before_question, "answer": self.config.before_answer}
         for turn in turns:
@@ -121,21 +96,21 @@ class Conversations(Source):
                 said.append(("prompt", [("text", before[role])]))
             said.append((role, pieces))
         if not any(role == "answer" for role, _ in said):
-            raise _Wrong("no_answer", "a conversation must hold an answer; it holds none. Leave it out.")
+            raise WrongRow("no_answer", "a conversation must hold an answer; it holds none. Leave it out.")
         return said
 
     def _turn(self, turn: Any) -> tuple[str, list[Piece]]:
         if not isinstance(turn, Mapping):
-            raise _Wrong("bad_turn", f"a turn must be an object; got a {type(turn).__name__}. Mend it.")
+            raise WrongRow("bad_turn", f"a turn must be an object; got a {type(turn).__name__}. Mend it.")
         speaker = turn.get("from", turn.get("role"))
         role = ROLES.get(str(speaker).lower())
         if role is None:
-            raise _Wrong(
+            raise WrongRow(
                 "unknown_speaker", f"a turn must be of one of {', '.join(ROLES)}; got {speaker!r}. Rename the speaker."
             )
         pieces = list(_pieces(turn.get("value", turn.get("content")), self.config.tag))
         if not pieces:
-            raise _Wrong("empty_turn", f"a turn must say something; one of {speaker} does not. Leave it out.")
+            raise WrongRow("empty_turn", f"a turn must say something; one of {speaker} does not. Leave it out.")
         return role, pieces
 
 
@@ -152,7 +127,7 @@ def _pieces(content: Any, tag: str) -> Iterator[Piece]:
     if isinstance(content, Mapping):
         content = [content]
     if not isinstance(content, list):
-        raise _Wrong("bad_turn", f"a turn's words must be text or a list; got a {type(content).__name__}. Mend it.")
+        raise WrongRow("bad_turn", f"a turn's words must be text or a list; got a {type(content).__name__}. Mend it.")
     for item in content:
         if isinstance(item, str):
             yield from _pieces(item, tag)
@@ -162,7 +137,9 @@ def _pieces(content: Any, tag: str) -> Iterator[Piece]:
         elif isinstance(item, Mapping) and isinstance(item.get("text"), str):
             yield from _pieces(item["text"], tag)
         else:
-            raise _Wrong("bad_turn", f"a piece of a turn must be a text or an image; got {str(item)[:60]!r}. Mend it.")
+            raise WrongRow(
+                "bad_turn", f"a piece of a turn must be a text or an image; got {str(item)[:60]!r}. Mend it."
+            )
 
 
 def _images(values: dict[str, Any]) -> list[Any]:

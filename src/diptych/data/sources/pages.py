@@ -8,12 +8,11 @@ sentence that it was matched to. Everything that is written bears loss.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from diptych.core.record import Record, Segment
-from diptych.data.json_rows import JsonRow, first_object, image_segment, json_rows, plain_meta
-from diptych.data.sources.source import Look, Reject, Source, SourceConfig
+from diptych.data.json_rows import JsonRow, JsonSource, WrongRow, first_object, image_segment, plain_meta
+from diptych.data.sources.source import Look, Reject, SourceConfig
 
 USED = ("texts", "images", "text_list", "image_info", "metadata", "similarity_matrix")
 
@@ -40,40 +39,16 @@ class PagesConfig(SourceConfig):
         return Pages(self)
 
 
-class _Wrong(Exception):
-    """Why a row is no page: a reason and a sentence."""
-
-
 Item = str | tuple[Any]
 """A text, or an image as what names it."""
 
 
-class Pages(Source):
+class Pages(JsonSource):
     """A record a page, keyed by the number of its row."""
 
     config: PagesConfig
 
-    def __init__(self, config: PagesConfig) -> None:
-        self.config = config
-        self.path = Path(config.path)
-        self.root = Path(config.image_root) if config.image_root else self.path.parent
-
-    def records(self) -> Iterator[Record | Reject]:
-        """The pages in their order."""
-        for row in json_rows(self.path):
-            if isinstance(row, Reject):
-                yield row
-                continue
-            try:
-                yield self._record(row)
-            except _Wrong as wrong:
-                yield Reject(row[0], wrong.args[1], wrong.args[0], row[1])
-
-    def where(self, key: str) -> str:
-        """The row in the file."""
-        return f"{self.path} row {int(key)}"
-
-    def _record(self, row: JsonRow) -> Record | Reject:
+    def record_of(self, row: JsonRow) -> Record | Reject:
         values = row[2]
         matched = "text_list" in values
         items = list(_matched(values) if matched else _parallel(values))
@@ -102,14 +77,14 @@ def _parallel(values: dict[str, Any]) -> Iterator[Item]:
     texts, images = values.get("texts"), values.get("images")
     if not isinstance(texts, list) or not isinstance(images, list) or len(texts) != len(images):
         sizes = [len(x) if isinstance(x, list) else "none" for x in (texts, images)]
-        raise _Wrong(
+        raise WrongRow(
             "lists_differ", f"a page's texts and images must be lists of one length; got {sizes[0]} and {sizes[1]}."
         )
     for place, (text, image) in enumerate(zip(texts, images, strict=True)):
         if text is not None and image is not None:
-            raise _Wrong("text_and_image", f"a page must have a text or an image at a place; at {place} it has both.")
+            raise WrongRow("text_and_image", f"a page must have a text or an image at a place; at {place} it has both.")
         if text is not None and not isinstance(text, str):
-            raise _Wrong("bad_text", f"a page's texts must be texts; got a {type(text).__name__} at {place}.")
+            raise WrongRow("bad_text", f"a page's texts must be texts; got a {type(text).__name__} at {place}.")
         if image is not None:
             yield (image,)
         elif text is not None and text.strip():
@@ -119,12 +94,12 @@ def _parallel(values: dict[str, Any]) -> Iterator[Item]:
 def _matched(values: dict[str, Any]) -> Iterator[Item]:
     texts, infos = values.get("text_list"), values.get("image_info")
     if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts) or not isinstance(infos, list):
-        raise _Wrong("lists_differ", "a page must have text_list, a list of texts, and image_info; it has not.")
+        raise WrongRow("lists_differ", "a page must have text_list, a list of texts, and image_info; it has not.")
     before: dict[int, list[Any]] = {}
     for info in infos:
         index = info.get("matched_text_index") if isinstance(info, Mapping) else None
         if not isinstance(index, int) or not 0 <= index < len(texts):
-            raise _Wrong(
+            raise WrongRow(
                 "image_without_text",
                 f"a page's image must be matched to one of its {len(texts)} texts; got {index!r}. Leave it out.",
             )
