@@ -33,7 +33,7 @@ class Align(TwoTower):
         self.temperature = nn.Parameter(torch.tensor(math.exp(-log_scale)))
 
     @property
-    def log_logit_scale(self) -> Float[Tensor, ""]:  # type: ignore[override]
+    def log_logit_scale(self) -> Float[Tensor, ""]:
         """The logarithm of the factor on cosines, 1 / temperature; differentiable."""
         return -self.temperature.log()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diptych.core.batch import Batch
 from diptych.models.caption_decoder import ImageHalf, TextHalf
 from diptych.models.captioner import padded_rows, seen_by_each
+from diptych.models.embedder import Embedder
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
 from diptych.models.tower import ImageTowerConfig
@@ -87,7 +88,7 @@ class Both(NamedTuple):
     said: NextTokens
 
 
-class CoCa(Writer):
+class CoCa(Embedder, Writer):
     """Embeds like a dual encoder and writes like a captioner; `score` is the cosine, the likelihood has its own name.
 
     image_tower -> pooler -> tokens that the decoder reads; pooler_contrastive -> projection -> vector. Of a vision
@@ -177,31 +178,6 @@ class CoCa(Writer):
 
     def head(self) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"] | None]:
         return self.image_half.head.weight, None
-
-    @torch.no_grad()
-    def embed_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        """`encode_image` without gradient."""
-        return self.encode_image(images)
-
-    @torch.no_grad()
-    def embed_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        """`encode_text` without gradient."""
-        return self.encode_text(tokens, lengths)
-
-    @torch.no_grad()
-    def score(
-        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
-    ) -> Float[Tensor, "i b"]:
-        """The cosine of every image and every text; their likelihood is `log_likelihood`."""
-        image, text = self.encode_image(images), self.encode_text(tokens, lengths)
-        with torch.autocast(image.device.type, enabled=False):  # cosines in bf16 would tie
-            return image @ text.T
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Hold the logit scale in [1, max_logit_scale]."""
-        if self.log_logit_scale.requires_grad:
-            self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
 
     def decay_free(self) -> set[str]:
         poolers = {"pooler.query"} | ({"pooler_contrastive.query"} if self.pooler_contrastive is not None else set())

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int64, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from diptych.models.model import Model, ModelConfig
+from diptych.models.embedder import Embedder
+from diptych.models.model import ModelConfig
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.tower import ImageTowerConfig, TextTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
@@ -43,7 +44,7 @@ class TwoTowerConfig(ModelConfig):
         return TwoTower(self, vocab_size)
 
 
-class TwoTower(Model):
+class TwoTower(Embedder):
     """`encode_*` are for training, `embed_*` and `score` for use: the same unit vectors in fp32, without gradient."""
 
     config: TwoTowerConfig
@@ -89,31 +90,6 @@ class TwoTower(Model):
     def encode_from(self, kind: Literal["image", "text"], vectors: Float[Tensor, "b e"]) -> Float[Tensor, "b e"]:
         """The rest of `encode_image` or `encode_text`, from the tower's vectors: unit length, fp32."""
         return F.normalize(vectors.float(), dim=-1)
-
-    @torch.no_grad()
-    def embed_image(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
-        """`encode_image` without gradient."""
-        return self.encode_image(images)
-
-    @torch.no_grad()
-    def embed_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
-        """`encode_text` without gradient."""
-        return self.encode_text(tokens, lengths)
-
-    @torch.no_grad()
-    def score(
-        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
-    ) -> Float[Tensor, "i b"]:
-        """The cosine of every image and every text."""
-        image, text = self.encode_image(images), self.encode_text(tokens, lengths)
-        with torch.autocast(image.device.type, enabled=False):  # cosines in bf16 would tie
-            return image @ text.T
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """Hold the logit scale in [1, max_logit_scale], after the step, so that its gradient is never cut."""
-        if self.log_logit_scale.requires_grad:
-            self.log_logit_scale.clamp_(0, math.log(self.config.max_logit_scale))
 
     def decay_free(self) -> set[str]:
         """Position embeddings and probes of both towers; scale and bias have no dimension."""
