@@ -25,9 +25,8 @@ class BlockConfig(Config):
     qk_norm          norm on each head's queries and keys
     layer_scale      first value of a learned gain on each residual branch; 0: no such gain
     drop_path        chance that a residual branch is skipped, at the last block; it grows linearly from 0 at the first
-    cross_attention  "plain": a second attention, to `context`, between the two halves (ALBEF, BLIP, Q-Former);
-                     "gated": an attention to `context` and an MLP, each behind tanh(0), before the block (Flamingo):
-                     at first exactly the block without it
+    cross_attention  "plain": a second attention, to `context`, between the two halves (ALBEF, BLIP); Flamingo's gated
+                     one stands before whole blocks (nn/perceiver.py)
     context_width    width of `context`, 0: the same as `width`
     kv_heads         heads of keys and values, each shared by heads / kv_heads queries; 0: as many as `heads`
     """
@@ -44,7 +43,7 @@ class BlockConfig(Config):
     qk_norm: bool = False
     layer_scale: float = Field(default=0.0, ge=0)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    cross_attention: Literal["none", "plain", "gated"] = "none"
+    cross_attention: Literal["none", "plain"] = "none"
     context_width: int = Field(default=0, ge=0)
     kv_heads: int = Field(default=0, ge=0)
 
@@ -121,10 +120,6 @@ class TransformerBlock(nn.Module):
         self.cross_kind = c.cross_attention
         if c.cross_attention != "none":
             self.norm_cross, self.cross_attention = norm(), attention(c.context_width or None)
-        if c.cross_attention == "gated":
-            self.cross_gate = nn.Parameter(torch.zeros(()))
-            self.norm_cross_mlp, self.cross_mlp = norm(), mlp()
-            self.cross_mlp_gate = nn.Parameter(torch.zeros(()))
         self.norm_1, self.attention = norm(), attention()
         self.norm_2, self.mlp = norm(), mlp()
         if c.layer_scale:
@@ -149,10 +144,6 @@ class TransformerBlock(nn.Module):
         `cache` holds the keys and values of the tokens before x, and takes in those of x.
         """
         own, read = (None, None) if cache is None else (cache.own, cache.context)
-        if self.cross_kind == "gated" and context is not None:
-            attended = self.cross_attention(self.norm_cross(x), context_mask, context, cache=read)
-            x = x + self.cross_gate.tanh() * attended
-            x = x + self.cross_mlp_gate.tanh() * self.cross_mlp(self.norm_cross_mlp(x))
         if self.cross_kind == "plain" and context is not None:
             x = self._add(
                 x, self.norm_1, lambda y: self.attention(y, mask, None, None, rotary, own), self.scale_1, mask
