@@ -8,6 +8,7 @@ from diptych.core.errors import EvalError
 from diptych.data.corpora.scenes import ScenesConfig
 from diptych.evals.captioning import CaptioningConfig
 from tests.evals import fakes
+from tests.evals.contract import Case
 from tests.evals.fake_writer import writer
 
 
@@ -105,3 +106,12 @@ def test_errors_say_what_to_do():
     asked = fakes.asked(4, 2)
     with pytest.raises(EvalError, match=r"2 different readable images with captions; got 0.*use vqa"):
         _run(writer(asked), asked)
+
+
+def contract_cases():
+    def case(perfect, n):
+        n = min(n, 100)
+        split = fakes.told(n, captions=1)
+        return Case(writer(split, perfect), split, {}, n)
+
+    return {"writes": case}

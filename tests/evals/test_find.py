@@ -1,9 +1,9 @@
 import pytest
 
 from diptych.core.config import from_json
-from diptych.core.errors import ConfigError
+from diptych.core.errors import ConfigError, DataError
 from diptych.evals import find
-from diptych.evals.eval import Estimate, EvalResult
+from diptych.evals.eval import Estimate, EvalResult, ItemTable
 from diptych.evals.retrieval import RetrievalConfig
 
 
@@ -13,7 +13,7 @@ def _result(data: str = "") -> EvalResult:
 
 
 def test_the_folder_is_the_registry():
-    assert find.names() == ("captioning", "retrieval", "vqa", "zero_shot")
+    assert {"captioning", "retrieval", "vqa", "zero_shot"} <= set(find.names())
     assert find.config_for("retrieval", max_items=5) == RetrievalConfig(max_items=5)
     with pytest.raises(ConfigError, match=r"got 'zeroshot'\. Did you mean 'zero_shot'"):
         find.config_for("zeroshot")
@@ -30,3 +30,22 @@ def test_results_are_kept_in_the_run(tmp_path):
     assert find.save(_result(), tmp_path / "checkpoints" / "4096").name == "retrieval-val-4096.json"
     (tmp_path / "config.json").write_text("{}")
     assert find.result_path(_result("somewhere/emoji"), tmp_path / "model") == path
+
+
+def test_a_result_comes_back_with_its_items(tmp_path):
+    table = ItemTable(keys=("b", "a é"), values={"acc_at_1": (1.0, 0.25)}, clusters=(3, 3))
+    bare = ItemTable(keys=("x",), values={"mrr": (0.5,)})
+    settings = {"label": "own"}
+    result = EvalResult(
+        task="zero_shot", data="d", split="val", metrics={}, settings=settings, items={"i": table, "t": bare}
+    )
+    path = find.save(result, tmp_path)
+    assert path.name == "zero_shot-own-val.json"
+    assert find.read_result(path) == result
+    assert find.results_of(tmp_path) == [result]
+    assert "a é" not in path.read_text()
+    find.save(result.replace(items={}), tmp_path)
+    assert find.read_result(path).items == {}
+    path.write_text("{}")
+    with pytest.raises(DataError, match=r"must be a result as diptych eval writes it"):
+        find.read_result(path)

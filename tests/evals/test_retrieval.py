@@ -8,6 +8,8 @@ from diptych.core.errors import ConfigError, EvalError
 from diptych.data.decode import decode_image
 from diptych.evals.retrieval import RetrievalConfig
 from tests.evals import fakes
+from tests.evals.contract import Case
+from tests.evals.fake_writer import writer
 
 
 def _run(model, split, artifacts=False, **settings):
@@ -123,3 +125,15 @@ def test_images_without_captions_are_told_from_broken_ones():
         RetrievalConfig(k=(0,))
     with pytest.raises(ConfigError, match="max_items"):
         RetrievalConfig(max_items=-1)
+
+
+def contract_cases():
+    def maker(kind):
+        def case(perfect, n):
+            n = min(n, 100) if kind == "writes" else n
+            split = fakes.pairs(n)
+            return Case(writer(split, perfect) if kind == "writes" else fakes.model(kind, perfect), split, {}, n)
+
+        return case
+
+    return {getattr(kind, "__name__", kind): maker(kind) for kind in (fakes.Embeds, fakes.Scores, "writes")}

@@ -11,6 +11,7 @@ from diptych.evals.questions import Question
 from diptych.evals.vqa import VqaConfig, train_questions
 from tests.data.tiny_pages import ANSWERS, asked, opened
 from tests.evals import fakes
+from tests.evals.contract import Case
 from tests.evals.fake_writer import writer
 
 
@@ -137,3 +138,11 @@ def test_a_packed_dataset_brings_its_train_split_and_its_answers(tmp_path):
     assert result.settings["answers_from"] == "the answers of the train split"
     assert set(result.settings["answer_list"]) == set(ANSWERS)
     assert result.settings["question_only_by"] == {"same question": 9}
+
+
+def contract_cases():
+    def case(perfect, n):
+        split = fakes.asked(n, 10)
+        return Case(writer(split, perfect), split, {}, n)
+
+    return {"writes": case}

@@ -11,6 +11,8 @@ from diptych.data.decode import decode_image
 from diptych.evals import zero_shot
 from diptych.evals.zero_shot import ZeroShotConfig
 from tests.evals import fakes
+from tests.evals.contract import Case
+from tests.evals.fake_writer import writer
 
 
 def _run(model, split, artifacts=False, **settings):
@@ -129,3 +131,16 @@ def test_errors_say_what_to_do():
     split._meta[1] = {"label": ["a", "b"]}
     with pytest.raises(EvalError, match="a text or a whole number"):
         _run(model, split)
+
+
+def contract_cases():
+    def maker(kind):
+        def case(perfect, n):
+            n = min(n, 100) if kind == "writes" else n
+            split = fakes.labelled(n, 10)
+            model = writer(split, perfect) if kind == "writes" else fakes.model(kind, perfect, by_label=perfect)
+            return Case(model, split, {"templates": "plain"}, n)
+
+        return case
+
+    return {getattr(kind, "__name__", kind): maker(kind) for kind in (fakes.Embeds, fakes.Scores, "writes")}

@@ -1,12 +1,15 @@
 """What every eval is: it names what it needs, and returns estimates with their uncertainty and chance level."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
 
 from diptych.core.config import Config
+from diptych.models.capabilities import capabilities_of
 from diptych.models.pretrained import Pretrained
+from diptych.report.figures import Figure
 
 
 class Estimate(Config):
@@ -27,16 +30,37 @@ class Estimate(Config):
         return self.low > self.chance if self.higher_is_better else self.high < self.chance
 
 
+class ItemTable(Config):
+    """What each item of an eval brought, so that two models can be compared on the same items.
+
+    `keys` name the items, alike for every model (a uid, or a uid and a number); `clusters` say which items belong
+    together, being about one image (empty: none do); `values` hold by metric a number an item, whose mean is the
+    metric: a share's hits are 0 or 1, a macro average's are weighted (n / (classes x n of the class)).
+    """
+
+    keys: tuple[str, ...]
+    values: dict[str, tuple[float, ...]]
+    clusters: tuple[int, ...] = ()
+
+
 class EvalResult(Config):
-    """What an eval found: metrics by name, tables and pictures for the report (JSON values), and where it came from."""
+    """What an eval found: metrics by name, what each item brought, figures and other artifacts for the report (JSON
+    values), and where it came from.
+
+    `items` are by population (images, captions, questions), and are kept in a file beside (`evals/find.py`).
+    """
 
     task: str
     data: str
     split: str
     metrics: dict[str, Estimate]
     settings: dict[str, Any] = Field(default_factory=dict)
+    items: dict[str, ItemTable] = Field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
     artifacts: dict[str, Any] = Field(default_factory=dict)
     fingerprint: str = ""
+    key: str = ""
+    """A hash of all that the numbers depend on (model, data, settings): an equal one needs no second run."""
     samples_seen: int | None = None
 
 
@@ -50,10 +74,24 @@ class EvalConfig(Config):
     """Which split of it; empty: val if there is one, else test, else train."""
     max_items: int = Field(0, ge=0)
     """Evaluate at most so many images, always the same ones, spread over the split at random; 0: all."""
+    label: str = ""
+    """A name of its own, where one eval is run more than once on the same split with other settings."""
+
+    quick: ClassVar[Mapping[str, Any] | None] = None
+    """Settings with which this eval belongs to the quick suite (max_items, fewer templates); None: only to the full."""
+    full: ClassVar[Mapping[str, Any] | None] = {}
+    """Settings with which it belongs to the full suite; None: to none, being asked for by name."""
 
     def build(self) -> "Eval":
         """The eval."""
         raise NotImplementedError
+
+    def unsuited(self, model: Pretrained, data: Any) -> str:
+        """Why this eval cannot be run with `model` on the split `data`, in some words ("no labels in the meta"); "" if
+        it can. A look at a few records, not at all: a suite runs what suits and names what it left out."""
+        has = capabilities_of(model.model)
+        lacking = [name for name in self.build().needs if name not in has]
+        return f"the model has no {', '.join(lacking)}" if lacking else ""
 
 
 class Eval(ABC):

@@ -4,7 +4,7 @@
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from diptych.evals.ranking import Matches, pair_products
 from diptych.evals.statistics import PairedTest
 from diptych.models.capabilities import capabilities_of, require
 from diptych.models.pretrained import Pretrained
+from diptych.models.vector_memory import VectorMemory, image_key
 from diptych.models.writer import Writer
 
 PAIRS_SIDE = 32
@@ -239,24 +240,43 @@ class Gallery(NamedTuple):
     vectors: Tensor | None
 
 
+Change = Callable[[UInt8[Tensor, "b 3 s s"], Sequence[int]], UInt8[Tensor, "b 3 s s"]]
+"""What is done to images at those places of a split before they are looked at: a corruption, a grey copy."""
+
+
 @torch.inference_mode()
-def read_gallery(model: Pretrained, reader: ImageReader, places: Sequence[int], who: str, embed: bool) -> Gallery:
-    """Decode and hash the images at `places`, and embed them if `embed`. Raises EvalError where none can be read."""
+def read_gallery(
+    model: Pretrained,
+    reader: ImageReader,
+    places: Sequence[int],
+    who: str,
+    embed: bool,
+    change: tuple[str, Change] | None = None,
+) -> Gallery:
+    """Decode and hash the images at `places`, and embed them if `embed`: those alone that `model.memory` does not know.
+
+    `change`: the name of what is done to the pixels, which tells its vectors from those of the images as they are, and
+    the function. Raises EvalError where no image can be read.
+    """
     kept: list[int] = []
     hashes: list[bytes] = []
-    vectors: list[Tensor] = []
+    memory = VectorMemory() if model.memory is None else model.memory
+    network: Any = model.model
     for batch in reader.batches(places):
         kept += batch.places
         hashes += batch.hashes
-        if embed:
-            network: Any = model.model
-            vectors.append(network.embed_image(batch.images.to(model.device)).float().cpu())
+        keys = [image_key(h, change[0] if change else "") for h in batch.hashes]
+        if embed and (new := memory.missing("image", keys)):
+            images = batch.images[new]
+            images = change[1](images, [batch.places[i] for i in new]) if change else images
+            memory.add("image", [keys[i] for i in new], network.embed_image(images.to(model.device)))
     if not kept:
         raise EvalError(
             f"{who} must be given at least one readable image; got {len(places)} to read and {len(reader.broken)} "
             "broken. Look at the split with: diptych inspect"
         )
-    return Gallery(kept, hashes, torch.cat(vectors) if embed else None)
+    every = [image_key(h, change[0] if change else "") for h in hashes]
+    return Gallery(kept, hashes, memory.get("image", every) if embed else None)
 
 
 def blank_images(format: ImageFormat, count: int) -> UInt8[Tensor, "{count} 3 s s"]:

@@ -19,6 +19,7 @@ from diptych.data.tokenize import Tokenizer
 from diptych.models.capabilities import EmbedsImages, EmbedsText, ScoresPairs, capabilities_of, require
 from diptych.models.generate import Generation, write
 from diptych.models.model import Model
+from diptych.models.vector_memory import VectorMemory, text_key
 
 ImageLike = Any
 """A path, encoded bytes, a PIL image, a uint8 array (h, w, 3) or a uint8 tensor (3, h, w)."""
@@ -43,6 +44,8 @@ class Pretrained:
         self.tokenizer = tokenizer
         self.fingerprint = fingerprint
         self.name = name
+        self.memory: VectorMemory | None = None
+        """Where texts' vectors are kept once they are computed, and evals keep images'; None: nowhere."""
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -83,8 +86,18 @@ class Pretrained:
         Long and short texts may be mixed: towers pack them, and texts that begin alike are best given side by side.
         """
         require(self.model, ("embed_text",), "embed_text")
+        given = _strings(texts)
+        if self.memory is None:
+            return self._embedded(given, batch_size)
+        keys = [text_key(t) for t in given]
+        new = self.memory.missing("text", keys)
+        if new:
+            self.memory.add("text", [keys[i] for i in new], self._embedded([given[i] for i in new], batch_size))
+        return self.memory.get("text", keys)
+
+    def _embedded(self, texts: list[str], batch_size: int) -> Tensor:
         rows = []
-        for part in _parts(_strings(texts), TOKENIZED):
+        for part in _parts(texts, TOKENIZED):
             tokens, lengths = self.tokenizer.batch(part)
             pieces = [
                 cast(EmbedsText, self.model).embed_text(tokens[a:b].to(self.device), lengths[a:b]).float()

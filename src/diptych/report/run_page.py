@@ -9,6 +9,7 @@ from typing import Any
 from diptych.core.errors import DataError
 from diptych.report import grids, plots
 from diptych.report.confusion import confusion_section
+from diptych.report.figures import figure_html
 from diptych.report.page import Page, card, cards, columns, details, note, settings_table, table
 from diptych.report.plots import Series, Whisker, line_chart
 from diptych.report.terminal import is_share, shown
@@ -129,6 +130,7 @@ def _result(result: Json) -> str:
     if result["task"] == "zero_shot":
         parts.append(confusion_section(artifacts))
     parts.append(written_section(artifacts))
+    parts += [figure_html(figure) for figure in result.get("figures", ())]
     parts.append(details("Settings of this eval", settings_table(result.get("settings", {}))))
     return "".join(parts)
 
