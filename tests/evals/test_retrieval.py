@@ -41,7 +41,7 @@ def test_both_ways_of_scoring_agree():
     embeds = _run(fakes.model(fakes.Embeds, perfect=False), fakes.pairs(50, 2), True, captions="all", pictures=2)
     scores = _run(fakes.model(fakes.Scores, perfect=False), fakes.pairs(50, 2), True, captions="all", pictures=2)
     assert embeds.metrics == scores.metrics
-    assert embeds.artifacts["ranks"] == scores.artifacts["ranks"]
+    assert embeds.items == scores.items
     assert [x["query"] for x in embeds.artifacts["t2i_worst"]] == [x["query"] for x in scores.artifacts["t2i_worst"]]
 
 
@@ -103,7 +103,8 @@ def test_artifacts_are_whole_and_json():
     assert len(found["similarity"]["matrix"]) == len(found["similarity"]["matrix"][0]) == 10
     assert sum(found["rank_histogram"]["t2i"]["counts"]) == 50
     assert sum(found["rank_histogram"]["i2t"]["counts"]) == 25
-    assert len(found["ranks"]["t2i"]) == 50
+    assert len(result.items["captions"].keys) == 50
+    assert result.items["captions"].keys[:2] == tuple(f"{result.items['images'].keys[0]}#{n}" for n in (0, 1))
 
 
 def test_errors_say_what_to_do():

@@ -14,8 +14,9 @@ from diptych.data.image_reader import ImageReader
 from diptych.evals.bleu import bleu_counts, bleu_estimate, bleu_of
 from diptych.evals.caption_words import caption_words
 from diptych.evals.cider import SCALE, Cider
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable
 from diptych.evals.fact_metrics import SceneFacts
+from diptych.evals.items import item_table
 from diptych.evals.scene_facts import is_scene
 from diptych.evals.scoring import blank_images, choose_places, describe_broken, distinct, paired_values, thumbnail
 from diptych.evals.statistics import mean_estimate, paired_difference, share_estimate
@@ -87,7 +88,10 @@ class Captioning(Eval):
             **_variety(written),
         }
         tables: dict[str, Any] = {}
+        items: dict[str, ItemTable] = {}
         if artifacts:
+            values = scores.values() | ({} if facts is None else facts.values())
+            items = {"images": item_table(map(data.uid, written.places), values, written.clusters)}
             tables = scores.tables(data) | ({} if facts is None else facts.tables())
         return EvalResult(
             task="captioning",
@@ -95,6 +99,7 @@ class Captioning(Eval):
             split=str(data.name),
             metrics=metrics,
             settings=settings,
+            items=items,
             artifacts=tables,
             fingerprint=model.fingerprint,
         )
@@ -155,8 +160,16 @@ class CaptionScores:
             )
         return metrics
 
+    def values(self) -> dict[str, np.ndarray]:
+        """What each image brought to the scores that are means over images (BLEU is none)."""
+        values = {"cider": self.cider, "exact_match": self.exact}
+        if self.written.blank is not None:
+            blind = self._blind()
+            values |= {"blind_cider": blind, "cider_over_blind": self.cider - blind}
+        return values
+
     def tables(self, split: Any) -> dict[str, Any]:
-        """Captions with their images, each image's values, and the test against the same model shown nothing."""
+        """Captions with their images, and the test against the same model shown nothing."""
         written, most = self.written, self.config.pictures
         order = np.argsort(-self.cider, kind="stable").tolist()
         shuffled = numpy_generator(self.config.seed, "captions_shown").permutation(len(order)).tolist()
@@ -168,13 +181,6 @@ class CaptionScores:
             test = paired_difference(self.cider, self._blind(), written.clusters, seed=self.config.seed)
             found["blank_caption"] = written.blank
             found["against_blind"] = {"cider": paired_values(test)}
-        if len(written.places) <= 20_000:
-            found["values"] = {
-                "uids": [split.uid(p) for p in written.places],
-                "captions": written.captions,
-                "cider": np.round(self.cider, 6).tolist(),
-                "exact_match": self.exact.astype(int).tolist(),
-            }
         return found
 
     def _shown(self, split: Any, i: int) -> dict[str, Any]:

@@ -54,6 +54,17 @@ class SceneFacts:
             )
         return metrics
 
+    def values(self) -> dict[str, Float64[np.ndarray, " n"]]:
+        """What each image brought to the metrics that are means over images (a fact's accuracy is one over claims)."""
+        mine = per_image(self.said)
+        values = {name: mine[name] for name in ("all_facts_accuracy", "named_recall")}
+        values["parsed_share"] = np.array([float(v.parsed) for v in self.said])
+        if self.blind is not None:
+            blind = per_image(self.blind)["all_facts_accuracy"]
+            values["blind_all_facts_accuracy"] = blind
+            values["all_facts_gain_over_blind"] = mine["all_facts_accuracy"] - blind
+        return values
+
     def tables(self) -> dict[str, Any]:
         """Claims and truths by fact, beside the blind model's and chance; the paired tests; unreadable captions."""
         unread = [c for c, v in zip(self.written.captions, self.said, strict=True) if not v.parsed]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -13,7 +13,8 @@ from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals import ranking
-from diptych.evals.eval import Estimate, Eval, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
+from diptych.evals.items import item_table, numbered
 from diptych.evals.ranking import Matches, Ranks
 from diptych.evals.scoring import (
     PAIRS_SIDE,
@@ -114,6 +115,7 @@ class Retrieval(Eval):
             split=str(data.name),
             metrics=self._metrics(found, matches),
             settings=settings,
+            items=self._brought(data, gallery, found, matches) if artifacts else {},
             artifacts=pictures.all() if artifacts else {},
             fingerprint=model.fingerprint,
         )
@@ -141,13 +143,24 @@ class Retrieval(Eval):
         i2t = self._direction(
             "i2t", found.i2t.numpy()[image_of], image_of, matches.right_texts().numpy()[image_of], len(text_of)
         )
-        # captions of one image are not independent, and equal captions are one and the same query: whichever are fewer
-        by_image = len(matches.first_image) <= len(matches.first_text)
-        clusters = image_of[matches.owner.numpy()] if by_image else text_of
-        t2i = self._direction(
-            "t2i", found.t2i.numpy()[text_of], clusters, matches.right_images().numpy()[text_of], len(image_of)
-        )
+        clusters, right = _caption_clusters(matches), matches.right_images().numpy()[text_of]
+        t2i = self._direction("t2i", found.t2i.numpy()[text_of], clusters, right, len(image_of))
         return t2i | i2t
+
+    def _brought(self, split: Any, gallery: Gallery, found: Ranks, matches: Matches) -> dict[str, ItemTable]:
+        """Whether each image's and each caption's right answer is among the K best, and 1 / its rank."""
+        image_of, text_of = matches.image_of.numpy(), matches.text_of.numpy()
+        uids = [split.uid(p) for p in gallery.places]
+        captions = numbered([uids[i] for i in matches.owner.tolist()])
+        queries = {
+            "images": ("i2t", uids, found.i2t.numpy()[image_of], image_of),
+            "captions": ("t2i", captions, found.t2i.numpy()[text_of], _caption_clusters(matches)),
+        }
+        tables: dict[str, ItemTable] = {}
+        for name, (way, keys, ranks, clusters) in queries.items():
+            values = {f"{way}_recall_at_{k}": ranks <= k for k in self.config.k} | {f"{way}_mrr": 1 / ranks}
+            tables[name] = item_table(keys, values, clusters)
+        return tables
 
     def _direction(
         self,
@@ -187,7 +200,6 @@ class _Pictures:
         self.config, self.split, self.matches, self.texts = config, split, matches, texts
         self.items, self.found = items, found
         self.places = [gallery.places[i] for i in matches.first_image.tolist()]  # of the distinct images
-        self.all_places = gallery.places
         self.right = {(i, t) for i, t in matches.pairs.tolist()}
         self.texts_of: dict[int, list[int]] = {}
         self.image_of_text: dict[int, int] = {}
@@ -205,7 +217,6 @@ class _Pictures:
                 "i2t": _histogram(self.found.i2t[self.matches.image_of]),
                 "t2i": _histogram(self.found.t2i[self.matches.text_of]),
             },
-            "ranks": self._ranks(),
         }
 
     def _text_to_image(self) -> dict[str, Any]:
@@ -264,17 +275,12 @@ class _Pictures:
         captions = [self.texts[t] for t in self.texts_of[image]]
         return {"uid": self.split.uid(place), "thumb": thumbnail(self.split, place), "caption": captions[0]}
 
-    def _ranks(self, most: int = 20_000) -> dict[str, Any]:
-        """Every query's rank, so that two models can be compared on the same items (statistics.paired_difference)."""
-        if len(self.matches.text_of) > most:
-            return {}
-        owner = self.matches.owner.tolist()
-        return {
-            "uids": [self.split.uid(p) for p in self.all_places],
-            "i2t": self.found.i2t[self.matches.image_of].tolist(),
-            "t2i": self.found.t2i[self.matches.text_of].tolist(),
-            "t2i_image": owner,
-        }
+
+def _caption_clusters(matches: Matches) -> Int64[np.ndarray, " c"]:
+    """Captions of one image are not independent, and equal captions are one and the same query: whichever are fewer."""
+    if len(matches.first_image) <= len(matches.first_text):
+        return matches.image_of.numpy()[matches.owner.numpy()]
+    return matches.text_of.numpy()
 
 
 def _ends(ranks: Tensor, scores: Tensor, groups: Sequence[int], most: int) -> dict[str, list[int]]:

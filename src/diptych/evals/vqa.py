@@ -12,7 +12,8 @@ from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.dataset import Dataset
 from diptych.data.image_reader import ImageReader
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable
+from diptych.evals.items import item_table, numbered
 from diptych.evals.question_only import Guess, QuestionOnly
 from diptych.evals.questions import Choices, Question, plain, read_choices, read_questions
 from diptych.evals.scoring import (
@@ -118,6 +119,7 @@ class Vqa(Eval):
             split=str(data.name),
             metrics=judged.metrics(),
             settings=settings,
+            items=judged.items(data) if artifacts else {},
             artifacts=judged.tables(data) if artifacts else {},
             fingerprint=model.fingerprint,
         )
@@ -211,6 +213,20 @@ class Judged:
             name: paired_difference(self.hits, hits, self.clusters, seed=self.config.seed)
             for name, hits in self.others.items()
         }
+
+    def items(self, split: Any) -> dict[str, ItemTable]:
+        """Whether each question is answered right, by looking and without; and again for what is asked for."""
+        keys = np.array(numbered([split.uid(q.place) for q in self.asked]))
+        values: dict[str, np.ndarray] = {"accuracy": self.hits}
+        if "blind" in self.others:  # what the questions alone make likely is no matter of the model
+            values["blind_accuracy"] = self.others["blind"]
+        values |= {f"gain_over_{name}": self.hits - hits.astype(float) for name, hits in self.others.items()}
+        tables = {"questions": item_table(keys.tolist(), values, self.clusters)}
+        for sort, rows in self._sorts().items():
+            name = sort.replace(" ", "_")
+            hits = {f"accuracy_{name}": self.hits[rows]}
+            tables[f"questions_{name.replace('/', '_')}"] = item_table(keys[rows].tolist(), hits, self.clusters[rows])
+        return tables
 
     def tables(self, split: Any) -> dict[str, Any]:
         """What the report shows: answers with pictures, accuracy by what is asked for, confusions, the paired tests."""

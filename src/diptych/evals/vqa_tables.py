@@ -13,8 +13,6 @@ from diptych.evals.scoring import thumbnail
 
 MOST_CLASSES = 60
 """Beyond so many answers there is no matrix of confusions, only a list."""
-MOST_KEPT = 50_000
-"""Beyond so many questions the result holds no answer of each."""
 
 
 def vqa_tables(
@@ -25,7 +23,7 @@ def vqa_tables(
     choices: Choices,
     pictures: int,
 ) -> dict[str, Any]:
-    """Pictures of right answers (drawn at random) and of the surest wrong ones, confusions, and every answer."""
+    """Pictures of right answers (drawn at random) and of the surest wrong ones, and confusions."""
     hits = np.array([s == plain(q.answer) for s, q in zip(said, asked, strict=True)])
     right, wrong = np.flatnonzero(hits), np.flatnonzero(~hits)
     right = numpy_generator(0, "answers_shown").permutation(right)
@@ -47,14 +45,6 @@ def vqa_tables(
         "answers_right": [shown(i) for i in _of_different_images(right, asked, pictures)],
         "answers_wrong": [shown(i) for i in _of_different_images(wrong, asked, pictures)],
         **_confusions(asked, said, choices),
-        "answers": {
-            "uids": [split.uid(q.place) for q in asked],
-            "questions": [q.question for q in asked],
-            "said": list(said),
-            "right": hits.astype(int).tolist(),
-        }
-        if len(asked) <= MOST_KEPT
-        else {},
     }
 
 

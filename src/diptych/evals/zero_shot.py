@@ -13,7 +13,8 @@ from torch.nn.functional import normalize
 from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
-from diptych.evals.eval import Estimate, Eval, EvalResult
+from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
+from diptych.evals.items import item_table
 from diptych.evals.prompts import BARE, SINGLE, Classes, fill, read_classes, read_templates
 from diptych.evals.ranking import check_finite
 from diptych.evals.scoring import (
@@ -128,6 +129,7 @@ class ZeroShot(Eval):
             split=str(data.name),
             metrics=metrics,
             settings=settings,
+            items=self._items(data, gallery, guesses, truth, counts) if artifacts else {},
             artifacts=tables,
             fingerprint=model.fingerprint,
         )
@@ -190,14 +192,25 @@ class ZeroShot(Eval):
             },
             "calibration": _reliability(best.confidence, best.predicted == truth),
             "mistakes": self._mistakes(split, gallery, names, best, truth),
-            "predictions": {
-                "uids": [split.uid(p) for p in gallery.places],
-                "predicted": best.predicted.tolist(),
-                "truth": truth.tolist(),
-            }
-            if len(truth) <= 20_000
-            else {},
         }
+
+    def _items(
+        self,
+        split: Any,
+        gallery: Gallery,
+        guesses: dict[str, Guesses],
+        truth: Int64[np.ndarray, " n"],
+        counts: Int64[np.ndarray, " c"],
+    ) -> dict[str, ItemTable]:
+        best = guesses["ensemble"]
+        hits = best.predicted == truth
+        values = {"acc_at_1": hits}
+        if len(counts) > 5:
+            values["acc_at_5"] = best.in_top_5
+        # so weighted, their mean is the mean over the classes
+        values["mean_per_class_recall"] = hits * len(truth) / (np.count_nonzero(counts) * counts[truth])
+        values |= {f"acc_at_1_{name}": guesses[name].predicted == truth for name in ("single_prompt", "bare_name")}
+        return {"images": item_table(map(split.uid, gallery.places), values, _clusters(gallery))}
 
     def _mistakes(
         self, split: Any, gallery: Gallery, names: tuple[str, ...], best: Guesses, truth: Int64[np.ndarray, " n"]

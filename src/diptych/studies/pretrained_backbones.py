@@ -86,17 +86,15 @@ class PretrainedBackbones(Study):
         judged = Dataset.open(self._paths[0])
         split, model = judged.split(self.config.split), load(folder / "model")
         retrieval = RetrievalConfig(data=self._paths[0], split=self.config.split, pictures=0).build().run(model, split)
-        ranks = retrieval.artifacts["ranks"]
-        hits = {
-            f"{way}_recall_at_{k}": (np.array(ranks[way]) <= k).astype(int).tolist()
-            for way, k in (("t2i", 1), ("t2i", 5), ("i2t", 1))
-        }
+        items, captions_of = retrieval.items["images"], retrieval.items["captions"].values
+        shown = {m: captions_of[m] for m in ("t2i_recall_at_1", "t2i_recall_at_5")}
+        shown["i2t_recall_at_1"] = items.values["i2t_recall_at_1"]
+        hits = {m: [int(hit) for hit in values] for m, values in shown.items()}
         chance = {m: retrieval.metrics[m].chance for m in hits}
         if (judged.path / "classes.txt").is_file():
             found = ZeroShotConfig(data=self._paths[0], split=self.config.split, pictures=0).build().run(model, split)
-            guesses = found.artifacts["predictions"]
-            assert guesses["uids"] == ranks["uids"]
-            hits["acc_at_1"] = (np.array(guesses["predicted"]) == np.array(guesses["truth"])).astype(int).tolist()
+            assert found.items["images"].keys == items.keys
+            hits["acc_at_1"] = [int(hit) for hit in found.items["images"].values["acc_at_1"]]
             chance["acc_at_1"] = found.metrics["acc_at_1"].chance
         captions = {split.uid(i): split.captions(i)[0] for i in range(len(split))}
         parameters = sum(p.numel() for p in model.model.parameters())
@@ -108,7 +106,7 @@ class PretrainedBackbones(Study):
             "parameters": parameters,
             "hits": hits,
             "chance": chance,
-            "captions": [captions[uid] for uid in ranks["uids"]],
+            "captions": [captions[uid] for uid in items.keys],
         }
 
     def report(self, results: Results) -> Report:
