@@ -23,6 +23,8 @@ def tiny() -> RunConfig:
     be compared.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain align:tiny data=emoji
+    Cost:    about four minutes of two cores
+    Expect:  text-to-image R@1 of 31.4 % [29.4, 33.6] on the test artist (chance 0.05 %)
     """
     return clip.tiny().replace(model=sizes.align_tiny(), objective=ContrastiveConfig(label_smoothing=0.1))
 

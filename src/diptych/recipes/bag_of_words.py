@@ -12,6 +12,8 @@ def tiny() -> RunConfig:
     """clip:tiny's image tower under one linear map to the vocabulary: everything else is equal, so they compare.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain bag_of_words:tiny data=emoji
+    Cost:    about four minutes of two cores
+    Expect:  text-to-image R@1 of 55.4 % [53.2, 57.6] on the test artist with captions=first (chance 0.05 %)
     """
     model = sizes.tiny()
     return clip.tiny().replace(

@@ -20,6 +20,9 @@ def tiny() -> RunConfig:
     """clip:tiny's image tower under a decoder of its text tower's size: everything else is equal, so they compare.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain captioner:tiny data=emoji
+    Cost:    about five minutes of two cores
+    Expect:  text-to-image R@1 of 73.0 % [66.5, 79.5] among 200 pictures of the test artist, with the words' prior
+             taken off (chance 0.5 %)
     """
     run, model = clip.tiny(), sizes.tiny()
     assert isinstance(model.text, TextTransformerConfig)

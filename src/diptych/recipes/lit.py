@@ -21,6 +21,8 @@ def tiny() -> RunConfig:
     learns ten times as fast as the encoder beneath it. Pictures are looked at with 128 pixels a side.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain lit:tiny data=emoji
+    Cost:    a minute and a half of two cores
+    Expect:  text-to-image R@1 of 13.3 % [11.8, 14.9] on the test artist (chance 0.05 %)
     """
     return RunConfig(
         data=LoaderConfig(augment=NO_AUGMENTATION),

@@ -30,8 +30,8 @@ def tiny() -> RunConfig:
     them; then both rest, and a fresh linear map of each four tokens has to find how the one is to speak to the other.
 
     Run:     diptych corpus get easy_vqa --out easy_vqa; diptych pretrain minigpt4:tiny data=easy_vqa
-    Cost:    not measured
-    Expect:  not measured
+    Cost:    about four minutes of two cores, both runs
+    Expect:  87.0 % [86.3, 87.8] of easy_vqa's test questions; the questions alone tell 67.0 %
     """
     seeing = RunConfig(
         stage="seeing",
