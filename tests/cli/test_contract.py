@@ -83,8 +83,8 @@ def test_a_run_is_evaluated_reported_and_searched(run, capsys, tmp_path):
     templates = tmp_path / "templates.txt"
     templates.write_text("a {} square\na {} thing\n")
     text = _say(
-        capsys, "eval", folder, "--data", data, "--task", "retrieval", "--task", "zero_shot", "--classes", classes,
-        "--templates", templates,
+        capsys, "eval", folder, "--data", data, "--task", "retrieval", "--task", "zero_shot", f"classes={classes}",
+        f"templates={templates}",
     )  # fmt: skip
     assert "t2i_recall_at_1" in text
     assert "acc_at_1" in text
@@ -148,7 +148,7 @@ def test_lists_name_what_there_is(capsys):
         (["pack", "tests/cli", "--out", "y"], "a source must be a folder of images"),
         (["pack", "tests", "--out", "y", "--val", "1.5"], "PackConfig.val must be less than 1"),
         (["eval", "x", "--data", "y", "--task", "zero_shop"], "Did you mean 'zero_shot'"),
-        (["eval", "x", "--data", "y", "--task", "retrieval", "--classes", "c.txt"], "got 'classes', which would have"),
+        (["eval", "x", "--data", "y", "--task", "retrieval", "classes=c.txt"], "got 'classes', which would have"),
         (["eval", "x", "captons=all", "--data", "y", "--task", "retrieval"], "captions"),
     ],
 )
@@ -197,7 +197,7 @@ def test_settings_reach_the_evals_that_have_them(run, capsys):
     data, folder = run
     text = _say(
         capsys, "eval", folder, "label_field=label", "captions=all", "--data", data, "--task", "retrieval",
-        "--task", "zero_shot", "--templates", "plain", "--json",
+        "--task", "zero_shot", "templates=plain", "--json",
     )  # fmt: skip
     retrieval, zero_shot = map(json.loads, text.splitlines())
     assert "t2i_recall_at_1" in retrieval

@@ -1,6 +1,6 @@
 """Captioning: are the sentences that a model writes of held-out images true, and like those that people wrote?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from diptych.data.image_reader import ImageReader
 from diptych.evals.bleu import bleu_counts, bleu_estimate, bleu_of
 from diptych.evals.caption_words import caption_words
 from diptych.evals.cider import SCALE, Cider
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable
+from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable, some
 from diptych.evals.fact_metrics import SceneFacts
 from diptych.evals.items import item_table
 from diptych.evals.scene_facts import is_scene
@@ -43,6 +43,13 @@ class CaptioningConfig(EvalConfig):
     seed: int = 0
     pictures: int = Field(24, ge=0)
     """How many captions with their images go into the report: as they come, the best and the worst."""
+
+    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 300}
+
+    def unsuited(self, model: Pretrained, data: Any) -> str:
+        """Also where records have no captions of one image."""
+        captioned = sum(bool(_captions(data, p)) for p in some(data))
+        return super().unsuited(model, data) or ("" if captioned > 1 else "its records have no captions")
 
     def build(self) -> "Captioning":
         """The eval."""

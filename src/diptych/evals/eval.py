@@ -94,6 +94,12 @@ class EvalConfig(Config):
         return f"the model has no {', '.join(lacking)}" if lacking else ""
 
 
+def some(data: Any, most: int = 20) -> list[int]:
+    """A few places of a split, spread over it: for a look at what its records hold."""
+    size = len(data)
+    return sorted({i * size // min(most, size) for i in range(min(most, size))})
+
+
 class Eval(ABC):
     """A benchmark. `needs` are names of capabilities; `headline` is the metric that is shown when only one can be, and
     `best` what a perfect model reaches in it."""

@@ -57,7 +57,7 @@ def read_classes(wanted: str | Sequence[str], folder: Path | None, labels: Seque
     if not strings:
         raise EvalError(
             "zero_shot must know the classes' names; got records with class indices only. "
-            "Give --classes FILE with a name a line, or put classes.txt into the dataset's folder."
+            "Give classes=FILE with a name a line, or put classes.txt into the dataset's folder."
         )
     return _checked([f"{x}\t{x.replace('_', ' ')}" for x in strings], "the distinct labels of the split")
 
@@ -96,7 +96,7 @@ def _checked(lines: list[str], source: str) -> Classes:
     if len(labels) < 2:
         raise EvalError(
             f"zero_shot must have at least 2 classes; got {len(labels)} from {source}. "
-            "Name the classes with --classes FILE, one a line."
+            "Name the classes with classes=FILE, one a line."
         )
     for what, values in (("label", labels), ("name", names)):
         twice = sorted({v for v in values if values.count(v) > 1})

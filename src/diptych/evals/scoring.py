@@ -50,6 +50,11 @@ class PairScoringConfig(EvalConfig):
     per_token: bool = False
     """Divide log p by the text's number of tokens, so that long texts are not at a disadvantage."""
 
+    def unsuited(self, model: Pretrained, data: Any) -> str:
+        """Where the model neither embeds nor scores."""
+        has = capabilities_of(model.model)
+        return "" if "score" in has or {"embed_image", "embed_text"} <= {*has} else "the model scores no pairs"
+
 
 class Scoring(NamedTuple):
     """How pairs are scored, once it is known what the model can do. The last two are of log p only."""

@@ -1,6 +1,6 @@
 """Visual questions: is the right answer found, and is it found by looking? Beside what needs no picture at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +12,7 @@ from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.dataset import Dataset
 from diptych.data.image_reader import ImageReader
-from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable
+from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable, some
 from diptych.evals.items import item_table, numbered
 from diptych.evals.question_only import Guess, QuestionOnly
 from diptych.evals.questions import Choices, Question, plain, read_choices, read_questions
@@ -51,6 +51,13 @@ class VqaConfig(EvalConfig):
     seed: int = 0
     pictures: int = Field(24, ge=0)
     """How many right and how many wrong answers go into the report, with their pictures."""
+
+    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 300}
+
+    def unsuited(self, model: Pretrained, data: Any) -> str:
+        """Also where records hold no questions."""
+        asked = read_questions(data, some(data)).asked
+        return super().unsuited(model, data) or ("" if asked else "its records hold no questions")
 
     def build(self) -> "Vqa":
         """The eval."""

@@ -21,22 +21,22 @@ Json = dict[str, Any]
 def run_page(run: str | Path) -> str:
     """The page of the run in folder `run`. Raises DataError where there is no run."""
     run = Path(run)
-    config = _read(run / "config.json")
+    config = read_object(run / "config.json")
     if config is None:
         raise DataError(f"a run must be a folder with a config.json; got {run}. Give the folder that pretrain named.")
     if not {"recipe", "train"} & set(config):
         raise DataError(f"a run must be the folder that pretrain named; got {run}, which holds a model alone.")
     metrics = _lines(run / "metrics.jsonl")
     doctor = _lines(run / "doctor.jsonl")
-    results = [r for p in sorted((run / "evals").glob("*.json")) if (r := _read(p)) is not None]
-    env = _read(run / "env.json") or {}
-    dataset = _read(run / "data.json") or {}
+    results = [r for p in sorted((run / "evals").glob("*.json")) if (r := read_object(p)) is not None]
+    env = read_object(run / "env.json") or {}
+    dataset = read_object(run / "data.json") or {}
     recipe = config.get("recipe") or run.name
     page = Page(
         f"{recipe}",
         f"{escape(run.name)} &middot; {escape(_budget(metrics))} &middot; {escape(str(dataset.get('path', '')))}",
     )
-    page.section("At a glance", _headlines(results, metrics))
+    page.section("At a glance", headlines(results, metrics))
     page.section("The doctor", *(_note(f) for f in doctor))
     if not doctor:
         page.section("The doctor", note("Nothing to complain of.", "The doctor reads every logged number of the run."))
@@ -46,23 +46,25 @@ def run_page(run: str | Path) -> str:
         page.section(f"Stage: {stage['stage']}", *notes, _curves(_lines(home / "metrics.jsonl")))
     page.section("Curves", _curves(metrics))
     for result in results:
-        name = f"{_words(result['task'])}: {result.get('split', '')}"
-        page.section(name, _result(result), lead=_lead(result))
+        label = (result.get("settings") or {}).get("label")
+        name = words(result["task"]) + (f" ({label})" if label else "")
+        page.section(f"{name}: {result.get('split', '')}", *result_section(result))
     page.section("Data", _data(dataset))
-    page.section("Settings", _settings(config, _read(run / "recipe.json")))
+    page.section("Settings", _settings(config, read_object(run / "recipe.json")))
     page.section("Machine and versions", table([(k, _flat(v)) for k, v in env.items()]))
     return page.render()
 
 
-def _headlines(results: list[Json], metrics: list[Json]) -> str:
+def headlines(results: list[Json], metrics: list[Json], each: int = 3) -> str:
+    """The first metrics of each result, and the last words of a log, in boxes."""
     boxes = []
     for result in results:
-        for name in _first(result["metrics"], 3):
+        for name in _first(result["metrics"], each):
             m = result["metrics"][name]
             share = is_share(name)
             chance = "" if m.get("chance") is None else f", chance {shown(m['chance'], share, 2)}"
             detail = f"{shown(m['low'], share)} to {shown(m['high'], share)}{chance}"
-            boxes.append(card(f"{_words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
+            boxes.append(card(f"{words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
     trained = [m for m in metrics if "loss" in m]
     if trained:
         last = trained[-1]
@@ -110,15 +112,22 @@ def _held_out(metrics: list[Json]) -> list[str]:
     found: dict[str, list[Json]] = {}
     for record in metrics:
         if record.get("kind") == "eval":
-            found.setdefault(f"{_words(record.get('task', ''))}, {record.get('split', '')}", []).append(record)
+            found.setdefault(f"{words(record.get('task', ''))}, {record.get('split', '')}", []).append(record)
     charts = []
     for name, records in found.items():
         keys = [k for k in records[-1] if is_share(k)][:6]
         seen = [r["samples_seen"] for r in records]
-        lines = [Series(_words(k), seen, [r.get(k, float("nan")) for r in records]) for k in keys]
+        lines = [Series(words(k), seen, [r.get(k, float("nan")) for r in records]) for k in keys]
         if len(records) > 1 and lines:
             charts.append(line_chart(lines, name))
     return charts
+
+
+def result_section(result: Json) -> list[str]:
+    """What a page shows of a result: where it is from, its numbers, its figures, its settings."""
+    where = escape(f"{result.get('data', '')} ({result.get('split', '')})")
+    lead = f"{where}. Dots are estimates, bars their 95 % intervals over independent items, red ticks chance."
+    return [f'<p class="lead">{lead}</p>', _result(result)]
 
 
 def _result(result: Json) -> str:
@@ -137,7 +146,7 @@ def _result(result: Json) -> str:
 
 def _estimates(metrics: Json) -> str:
     shares = [
-        Whisker(_words(k), m["value"], m["low"], m["high"], m.get("chance"), m.get("n", 0))
+        Whisker(words(k), m["value"], m["low"], m["high"], m.get("chance"), m.get("n", 0))
         for k, m in metrics.items()
         if is_share(k)
     ]
@@ -150,7 +159,7 @@ def _estimates(metrics: Json) -> str:
 def _numbers(metrics: Json) -> str:
     rows = [
         (
-            _words(k),
+            words(k),
             shown(m["value"], is_share(k)),
             f"{shown(m['low'], is_share(k))} to {shown(m['high'], is_share(k))}",
             "-" if m.get("chance") is None else shown(m["chance"], is_share(k), 2),
@@ -174,7 +183,7 @@ def _similarity(value: Json, result: Json) -> str:
 def _ranks(value: Json, result: Json) -> str:
     return "<h3>Where the right answer stood</h3>" + columns(
         *(
-            plots.histogram(h["bins"], h["counts"], f"rank, {_words(name)}")
+            plots.histogram(h["bins"], h["counts"], f"rank, {words(name)}")
             for name, h in value.items()
             if isinstance(h, dict) and "bins" in h
         )
@@ -208,7 +217,7 @@ def _data(dataset: Json) -> str:
     return columns(
         table(splits, ("split", "records"), numeric=(1,)),
         table(rejects, ("rejected because", "records"), numeric=(1,)) or "<p class='empty'>No record was rejected.</p>",
-    ) + table([(_words(k), _flat(v)) for k, v in facts.items()])
+    ) + table([(words(k), _flat(v)) for k, v in facts.items()])
 
 
 def _settings(config: Json, recipe: Json | None) -> str:
@@ -222,11 +231,6 @@ def _settings(config: Json, recipe: Json | None) -> str:
 def _note(finding: Json) -> str:
     when = f"at {finding.get('samples_seen', 0):,} samples"
     return note(finding.get("message", ""), finding.get("advice", ""), finding.get("severity", "note"), when)
-
-
-def _lead(result: Json) -> str:
-    where = escape(f"{result.get('data', '')} ({result.get('split', '')})")
-    return f"{where}. Dots are estimates, bars their 95 % intervals over images, red ticks chance."
 
 
 def _tone(m: Json) -> str:
@@ -252,7 +256,8 @@ _PLAIN = {"i2t": "image to words", "t2i": "words to image", "acc": "accuracy"} |
 }
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """A metric's or a task's name as a person reads it."""
     return " ".join(_PLAIN.get(w, w) for w in str(name).replace("recall_at_", "R@").split("_"))
 
 
@@ -273,7 +278,8 @@ def _flat(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _read(path: Path) -> Json | None:
+def read_object(path: Path) -> Json | None:
+    """A JSON object from a file; None where there is none. Raises DataError where the file is damaged."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:

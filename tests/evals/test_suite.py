@@ -1,0 +1,141 @@
+"""A suite runs what suits, names what does not, and computes nothing twice: not after a stop, not by another task."""
+
+import pytest
+
+from diptych.core.errors import ConfigError, EvalError
+from diptych.evals import suite
+from diptych.evals.eval import EvalResult
+from diptych.evals.find import read_result
+from tests.evals import fakes
+
+
+class FakeDataset:
+    """A dataset of one split."""
+
+    def __init__(self, split, path="data/things", fingerprint="0" * 32):
+        self.splits, self.path, self.fingerprint = {split.name: split}, path, fingerprint
+
+    def split(self, name):
+        return self.splits[name]
+
+    def held_out(self, name=""):
+        return name or "val"
+
+
+@pytest.fixture
+def data(monkeypatch):
+    dataset = FakeDataset(fakes.labelled(40, 10))
+    monkeypatch.setattr(suite, "open_data", lambda spec: dataset)
+    return dataset
+
+
+def _model(kind=fakes.Embeds):
+    return fakes.model(kind, True, by_label=True)
+
+
+def _tasks(names=("retrieval", "zero_shot"), options=("templates=plain",)):
+    return suite.named(names, ["data/things"], "", options).tasks
+
+
+def test_what_suits_is_planned_and_the_rest_is_named_with_its_reason(data):
+    found = suite.plan(_model(), "quick", ["data/things"])
+    planned = {task.name for task in found.tasks}
+    assert {"retrieval", "zero_shot"} <= planned
+    left_out = {one.name: one.why for one in found.left_out}
+    assert left_out["vqa"] == "the model has no generate_text"
+    assert not planned & set(left_out)
+    assert all(task.split == "val" and task.config.data == "data/things" for task in found.tasks)
+    assert next(t.config.max_items for t in found.tasks if t.name == "retrieval") == 1000
+    full = suite.plan(_model(), "full", ["data/things"], options=["max_items=7"])
+    assert {t.config.max_items for t in full.tasks} == {7}
+
+
+def test_nothing_is_computed_twice(data, tmp_path):
+    model = _model()
+    first = list(suite.run(model, _tasks(), tmp_path))
+    assert [o.known for o in first] == [False, False]
+    assert model.memory.computed["image"] == 40
+    again = _model()
+    assert [o.known for o in suite.run(again, _tasks(), tmp_path)] == [True, True]
+    assert again.memory.computed == {}
+    changed = list(suite.run(again, _tasks(options=("templates=plain", "k=[1,3]")), tmp_path))
+    assert sorted((o.task.name, o.known) for o in changed) == [("retrieval", False), ("zero_shot", True)]
+    assert again.memory.computed == {}
+    assert [o.known for o in suite.run(again, _tasks(), tmp_path, again=True)] == [False, False]
+    assert again.memory.computed == {}
+
+
+def test_other_weights_data_or_settings_are_another_result(data):
+    task, model = _tasks()[0], _model()
+    key = suite.key_of(model, task)
+    assert suite.key_of(_model(), _tasks()[0]) == key
+    model.fingerprint = "0" * 8
+    assert suite.key_of(model, task) != key
+    assert suite.key_of(_model(), task._replace(config=task.config.replace(seed=1))) != key
+    other = FakeDataset(data.split("val"), fingerprint="1" * 32)
+    assert suite.key_of(_model(), task._replace(dataset=other)) != key
+    moved = task._replace(config=task.config.replace(data="elsewhere"))
+    assert suite.key_of(_model(), moved) == key
+
+
+def test_a_suite_that_was_broken_off_goes_on(data, tmp_path):
+    running = suite.run(_model(), _tasks(), tmp_path)
+    assert next(running).task.name == "retrieval"
+    running.close()
+    assert [(o.task.name, o.known) for o in suite.run(_model(), _tasks(), tmp_path)] == [
+        ("retrieval", True),
+        ("zero_shot", False),
+    ]
+
+
+def test_one_that_cannot_be_run_does_not_stop_the_others(data, tmp_path):
+    tasks = _tasks(("zero_shot", "retrieval"), ("templates=plain", "label_field=absent"))
+    with pytest.raises(EvalError, match="absent"):
+        list(suite.run(_model(), tasks, tmp_path))
+    outcomes = list(suite.run(_model(), tasks, tmp_path, keep_going=True))
+    assert "must have 'absent' in its meta" in outcomes[0].error
+    assert outcomes[1].result is not None
+
+
+def test_a_file_names_its_tasks(data, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '[[task]]\neval = "zero_shot"\ntemplates = "plain"\n'
+        '[[task]]\neval = "zero_shot"\nlabel = "words"\ntemplates = ["a {}", "one {}"]\nsplit = "val"\n'
+    )
+    tasks = suite.plan(_model(), str(file), ["data/things"]).tasks
+    assert [t.name for t in tasks] == ["zero_shot", "zero_shot-words"]
+    outcomes = list(suite.run(_model(), tasks, tmp_path))
+    assert [o.path.name for o in outcomes] == ["zero_shot-val.json", "zero_shot-words-val.json"]
+    assert isinstance(read_result(outcomes[1].path), EvalResult)
+    assert all(o.known for o in suite.run(_model(), tasks, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text,words",
+    [
+        ("", r"must hold at least one \[\[task\]\]"),
+        ('[[task]]\ndata = "x"\n', r"must hold at least one \[\[task\]\]"),
+        ("[[task", "must be quick or full, or a TOML file"),
+        ('[[task]]\neval = "zero_shott"\n', "Did you mean 'zero_shot'"),
+        ('[[task]]\neval = "zero_shot"\ncolour = 1\n', "got 'colour'"),
+    ],
+)
+def test_a_file_that_is_wrong_is_said(data, tmp_path, text, words):
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        suite.plan(_model(), str(file), ["data/things"])
+
+
+def test_no_data_and_options_without_effect_are_said(data, tmp_path):
+    with pytest.raises(ConfigError, match="must be given data; got none"):
+        suite.plan(_model(), "full", [])
+    file = tmp_path / "mine.toml"
+    file.write_text('[[task]]\neval = "zero_shot"\n')
+    with pytest.raises(ConfigError, match="must have data; it names none"):
+        suite.plan(_model(), str(file), [])
+    with pytest.raises(ConfigError, match="got 'colour', which would have no effect"):
+        _tasks(options=("colour=1",))
+    with pytest.raises(ConfigError, match="must be quick or full, or a TOML file of tasks"):
+        suite.plan(_model(), "complete", ["data/things"])
