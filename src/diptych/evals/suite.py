@@ -107,10 +107,7 @@ def named(evals: Sequence[str], data: Sequence[str], split: str, options: Sequen
         dataset = open_data(spec)
         for config in plain:
             name = dataset.held_out(split)
-            more = {"max_items": max_items} if max_items else {}
-            tasks.append(
-                Task(_with_options(config.replace(data=str(spec), split=name, **more), options), dataset, name)
-            )
+            tasks.append(Task(config.replace(data=str(spec), split=name), dataset, name))
     return Plan(tasks, [])
 
 
