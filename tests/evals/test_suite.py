@@ -5,26 +5,14 @@ import pytest
 from diptych.core.errors import ConfigError, EvalError
 from diptych.evals import suite
 from diptych.evals.eval import EvalResult
-from diptych.evals.find import read_result
+from diptych.evals.find import config_for, read_result
 from tests.evals import fakes
-
-
-class FakeDataset:
-    """A dataset of one split."""
-
-    def __init__(self, split, path="data/things", fingerprint="0" * 32):
-        self.splits, self.path, self.fingerprint = {split.name: split}, path, fingerprint
-
-    def split(self, name):
-        return self.splits[name]
-
-    def held_out(self, name=""):
-        return name or "val"
+from tests.evals.suite_ranks import OneSplit, run_together
 
 
 @pytest.fixture
 def data(monkeypatch):
-    dataset = FakeDataset(fakes.labelled(40, 10))
+    dataset = OneSplit(fakes.labelled(40, 10))
     monkeypatch.setattr(suite, "open_data", lambda spec: dataset)
     return dataset
 
@@ -72,7 +60,7 @@ def test_other_weights_data_or_settings_are_another_result(data):
     model.fingerprint = "0" * 8
     assert suite.key_of(model, task) != key
     assert suite.key_of(_model(), task._replace(config=task.config.replace(seed=1))) != key
-    other = FakeDataset(data.split("val"), fingerprint="1" * 32)
+    other = OneSplit(data.split("val"), fingerprint="1" * 32)
     assert suite.key_of(_model(), task._replace(dataset=other)) != key
     moved = task._replace(config=task.config.replace(data="elsewhere"))
     assert suite.key_of(_model(), moved) == key
@@ -139,3 +127,20 @@ def test_no_data_and_options_without_effect_are_said(data, tmp_path):
         _tasks(options=("colour=1",))
     with pytest.raises(ConfigError, match="must be quick or full, or a TOML file of tasks"):
         suite.plan(_model(), "complete", ["data/things"])
+
+
+@pytest.mark.dist
+def test_processes_share_the_tasks_and_embed_each_image_once(tmp_path):
+    did = run_together(tmp_path)
+    assert sorted(name for one in did for name in one["tasks"]) == ["retrieval", "zero_shot"]
+    assert [one["images"] for one in did] == [20, 20]
+    alone = list(suite.run(_model(), _tasks_alone(), tmp_path / "alone"))
+    for outcome in alone:
+        shared = read_result(tmp_path / "evals" / outcome.path.name)
+        assert shared.metrics == read_result(outcome.path).metrics
+
+
+def _tasks_alone():
+    data = OneSplit(fakes.labelled(40, 10))
+    configs = [config_for("retrieval", data="d"), config_for("zero_shot", data="d", templates="plain")]
+    return [suite.Task(c, data, "val") for c in configs]
