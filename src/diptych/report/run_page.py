@@ -64,7 +64,8 @@ def headlines(results: list[Json], metrics: list[Json], each: int = 3) -> str:
             share = is_share(name)
             chance = "" if m.get("chance") is None else f", chance {shown(m['chance'], share, 2)}"
             detail = f"{shown(m['low'], share)} to {shown(m['high'], share)}{chance}"
-            boxes.append(card(f"{words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
+            task = f"{words(result['task'])}: " if each == 1 else ""
+            boxes.append(card(f"{task}{words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
     trained = [m for m in metrics if "loss" in m]
     if trained:
         last = trained[-1]
