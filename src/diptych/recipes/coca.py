@@ -23,6 +23,8 @@ def tiny() -> RunConfig:
     The tower has batch norm: with pieces of a batch (micro_batch) its statistics are of each piece.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain coca:tiny data=emoji
+    Cost:    about six minutes of two cores
+    Expect:  text-to-image R@1 of 45.9 % [43.5, 48.1] on the test artist (chance 0.05 %)
     """
     model = sizes.tiny()
     half = BlockConfig(width=192, depth=1, heads=3)

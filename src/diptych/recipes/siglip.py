@@ -10,7 +10,12 @@ from diptych.train.config import RunConfig, TrainConfig
 
 
 def tiny() -> RunConfig:
-    """clip:tiny with the sigmoid loss: everything else is equal, so the two can be compared."""
+    """clip:tiny with the sigmoid loss: everything else is equal, so the two can be compared.
+
+    Run:     diptych corpus get emoji --out emoji; diptych pretrain siglip:tiny data=emoji
+    Cost:    about five minutes of two cores
+    Expect:  text-to-image R@1 of 41.2 % [39.0, 43.4] on the test artist (chance 0.05 %)
+    """
     run = clip.tiny()
     model = run.model.replace(init_logit_scale=2.302585092994046, init_logit_bias=-10.0)
     return run.replace(model=model, objective=SigmoidConfig())
