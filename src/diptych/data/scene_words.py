@@ -70,8 +70,8 @@ def phrase(thing: Thing, size: bool = True, colour: str = "", count: int = 0, sh
 
 def captions(scene: Scene) -> tuple[str, ...]:
     """True sentences, the fullest first, without repeats."""
-    full = _listed([phrase(t) for t in scene.things])
-    brief = _listed([phrase(t, size=False) for t in scene.things])
+    full = listed([phrase(t) for t in scene.things])
+    brief = listed([phrase(t, size=False) for t in scene.things])
     said = [f"{phrase(scene.things[i])} {relation} {phrase(scene.things[j])}" for i, relation, j in scene.relations]
     first = said[0] if said and len(scene.things) == 2 else full
     found = [f"{first} on a {scene.background} background", first, *said, full, brief, f"a picture of {brief}"]
@@ -85,20 +85,20 @@ def foils(scene: Scene, draws: np.random.Generator) -> dict[str, str]:
     i = int(draws.integers(len(things)))
     taken = {(t.shape, t.colour) for t in things}
     colour = _other(COLOURS, draws, {c for s, c in taken if s == things[i].shape})
-    found["colour"] = _listed([phrase(t, colour=colour if k == i else "") for k, t in enumerate(things)])
+    found["colour"] = listed([phrase(t, colour=colour if k == i else "") for k, t in enumerate(things)])
     shaped = [k for k, t in enumerate(things) if t.shape != "word"]
     i = shaped[int(draws.integers(len(shaped)))]
     shape = _other(SHAPES, draws, {s for s, c in taken if c == things[i].colour})
-    found["shape"] = _listed([phrase(t, shape=shape if k == i else "") for k, t in enumerate(things)])
+    found["shape"] = listed([phrase(t, shape=shape if k == i else "") for k, t in enumerate(things)])
     count = int(draws.choice([n for n in range(1, 5) if n != things[i].count]))
-    found["count"] = _listed([phrase(t, count=count if k == i else 0) for k, t in enumerate(things)])
+    found["count"] = listed([phrase(t, count=count if k == i else 0) for k, t in enumerate(things)])
     if scene.relations:
         a, relation, b = scene.relations[0]
         found["relation"] = f"{phrase(things[a])} {RELATIONS[relation]} {phrase(things[b])}"
         found["order"] = f"{phrase(things[b])} {relation} {phrase(things[a])}"
     if len(things) > 1 and things[0].colour != things[1].colour and things[0].shape != things[1].shape:
         swapped = (phrase(things[0], colour=things[1].colour), phrase(things[1], colour=things[0].colour))
-        found["binding"] = _listed([*swapped, *(phrase(t) for t in things[2:])])
+        found["binding"] = listed([*swapped, *(phrase(t) for t in things[2:])])
     return found
 
 
@@ -147,7 +147,8 @@ def _name(thing: Thing) -> str:
     return "the word" if thing.shape == "word" else f"the {thing.size} {thing.colour} {thing.shape}"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """Things in words, one after the other: "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

@@ -74,11 +74,9 @@ class Scenes(Corpus):
         draws = numpy_generator(config.seed, "scene", i)
         scene = compose(draws, config.max_count)
         code = program(scene)
-        out = io.BytesIO()
-        draw(code, config.resolution).save(out, format="PNG")
         meta = {
             "split": self._split(i),
-            "objects": [_described(t, config.resolution) for t in scene.things],
+            "objects": [described(t, config.resolution) for t in scene.things],
             "background": scene.background,
             "relations": [list(r) for r in scene.relations],
             "foils": foils(scene, draws),
@@ -86,7 +84,7 @@ class Scenes(Corpus):
             "questions": [{"kind": k, "question": q, "answer": a} for k, q, a in questions(scene, draws)],
             "code": code,
         }
-        return Record.pair(f"{i:09d}", out.getvalue(), "png", captions(scene), meta=meta)
+        return Record.pair(f"{i:09d}", encoded(code, config.resolution), "png", captions(scene), meta=meta)
 
     def _split(self, i: int) -> str:
         place = fold(self.config.seed, "scene-split", i) / 2**63
@@ -106,17 +104,17 @@ def compose(draws: np.random.Generator, max_count: int = 4) -> Scene:
     things: list[Thing] = []
     kinds: set[tuple[str, str]] = set()
     for count in counts:
-        kind = _pick(draws, SHAPES), _pick(draws, COLOURS)
+        kind = pick(draws, SHAPES), pick(draws, COLOURS)
         while kind in kinds:
-            kind = _pick(draws, SHAPES), _pick(draws, COLOURS)
+            kind = pick(draws, SHAPES), pick(draws, COLOURS)
         kinds.add(kind)
-        size = _pick(draws, RADII)
+        size = pick(draws, RADII)
         radius = int(draws.integers(*RADII[size]))  # equal objects are drawn equal
         boxes = tuple(_placed(draws, next(places), radius) for _ in range(count))
         things.append(Thing(*kind, size, boxes))
     if word_row is not None:
         things.append(_word(draws, word_row))
-    return Scene(_pick(draws, BACKGROUNDS), tuple(things), _relations(things))
+    return Scene(pick(draws, BACKGROUNDS), tuple(things), relations_of(things))
 
 
 def program(scene: Scene) -> str:
@@ -132,6 +130,13 @@ def program(scene: Scene) -> str:
     return "\n".join(lines)
 
 
+def encoded(code: str, resolution: int) -> bytes:
+    """What a program draws, as a PNG."""
+    out = io.BytesIO()
+    draw(code, resolution).save(out, format="PNG")
+    return out.getvalue()
+
+
 def _placed(draws: np.random.Generator, cell: tuple[int, int], radius: int) -> tuple[int, int, int, int]:
     """The box of an object of this radius, somewhere inside its cell."""
     room = CELL / 2 - radius - GAP
@@ -140,17 +145,17 @@ def _placed(draws: np.random.Generator, cell: tuple[int, int], radius: int) -> t
 
 
 def _word(draws: np.random.Generator, row: int) -> Thing:
-    word = _pick(draws, WORDS)
+    word = pick(draws, WORDS)
     height = 2 * int(draws.integers(80, 100))
     width = text_width(word, height) // 2 * 2
     room = (1000 - width) / 2 - 40
     x = round(500 + draws.uniform(-room, room))
     y = round((row + 0.5) * CELL + draws.uniform(-40, 40))
     box = (x - width // 2, y - height // 2, x + width // 2, y + height // 2)
-    return Thing("word", _pick(draws, COLOURS), "", (box,), word)
+    return Thing("word", pick(draws, COLOURS), "", (box,), word)
 
 
-def _relations(things: list[Thing]) -> tuple[tuple[int, str, int], ...]:
+def relations_of(things: list[Thing]) -> tuple[tuple[int, str, int], ...]:
     """Both readings of how each pair of single things lies, along the axis on which they are farther apart."""
     single = [i for i, t in enumerate(things) if t.count == 1]
     found: list[tuple[int, str, int]] = []
@@ -170,7 +175,7 @@ def _relations(things: list[Thing]) -> tuple[tuple[int, str, int], ...]:
     return tuple(found)
 
 
-def _described(thing: Thing, resolution: int) -> dict[str, Any]:
+def described(thing: Thing, resolution: int) -> dict[str, Any]:
     """A thing as JSON, its boxes tight, in pixels with a decimal."""
     boxes = []
     for left, top, right, bottom in thing.boxes:
@@ -182,6 +187,7 @@ def _described(thing: Thing, resolution: int) -> dict[str, Any]:
     return {"shape": thing.shape, "colour": thing.colour, "size": thing.size, "word": thing.word, "boxes": boxes}
 
 
-def _pick(draws: np.random.Generator, options: Any) -> str:
+def pick(draws: np.random.Generator, options: Any) -> str:
+    """One of `options`."""
     found = tuple(options)
     return str(found[int(draws.integers(len(found)))])
