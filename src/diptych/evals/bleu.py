@@ -1,8 +1,10 @@
-"""BLEU-4 over a whole set: the share of a set of captions' n-grams that the references hold too, with its interval.
+"""BLEU over a whole set: the share of a set of captions' n-grams that the references hold too, with its interval.
 
 Papineni et al., "BLEU: a method for automatic evaluation of machine translation", 2002. As COCO's scorer does it: the
 counts of all captions are added up before they are divided, and the reference closest in length counts for brevity
-(the shorter of two that are equally close).
+(the shorter of two that are equally close). COCO's scorer adds 1e-15 above and 1e-9 below each line, so as not to
+divide by zero; here nothing is added, and what matches nowhere is 0: values differ by less than 1e-8, or where not one
+n-gram of a length matches in the whole set.
 """
 
 from collections import Counter
@@ -13,7 +15,7 @@ from jaxtyping import Float64, Int
 
 from diptych.evals.caption_words import caption_words
 from diptych.evals.eval import Estimate
-from diptych.evals.statistics import bootstrap_weights, wilson
+from diptych.evals.sums import Resampling, sums_estimate
 
 N = 4
 
@@ -36,9 +38,9 @@ def bleu_counts(captions: Sequence[str], references: Sequence[Sequence[str]]) ->
     return np.array(rows, dtype=np.float64).reshape(-1, 2 * N + 2)
 
 
-def bleu_of(sums: Float64[np.ndarray, "s 10"]) -> Float64[np.ndarray, " s"]:
-    """BLEU-4 (0 to 1) of sums of such rows: the geometric mean of the four precisions, times the brevity penalty."""
-    matched, given, said, wanted = sums[:, :N], sums[:, N : 2 * N], sums[:, 2 * N], sums[:, 2 * N + 1]
+def bleu_of(sums: Float64[np.ndarray, "s 10"], n: int = N) -> Float64[np.ndarray, " s"]:
+    """BLEU-n (0 to 1) of sums of such rows: the geometric mean of the first n precisions, times the brevity penalty."""
+    matched, given, said, wanted = sums[:, :n], sums[:, N : N + n], sums[:, 2 * N], sums[:, 2 * N + 1]
     known = (matched > 0).all(1)
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.exp(np.log(matched / given).mean(1))
@@ -52,19 +54,10 @@ def bleu_estimate(
     chance: float | None = None,
     samples: int = 1000,
     seed: int = 0,
+    n: int = N,
 ) -> Estimate:
-    """BLEU-4 of the set with its percentile interval, resampling clusters (images). Where no draw differs, Wilson's."""
-    label = np.unique(clusters, return_inverse=True)[1]
-    of_cluster = np.zeros((label.max() + 1, counts.shape[1]))
-    np.add.at(of_cluster, label, counts)
-    value = float(bleu_of(counts.sum(0, keepdims=True))[0])
-    draws = np.concatenate(
-        [bleu_of(weights @ of_cluster) for weights in bootstrap_weights(len(of_cluster), samples, seed, "bleu")]
-    )
-    low, high = (float(q) for q in np.quantile(draws, (0.025, 0.975)))
-    if high - low < 1e-12:
-        low, high = wilson(value * len(of_cluster), len(of_cluster))
-    return Estimate(value=value, low=min(low, value), high=max(high, value), chance=chance, n=len(of_cluster))
+    """BLEU-n of the set with its percentile interval, resampling clusters (images). Where no draw differs, Wilson's."""
+    return sums_estimate(counts, lambda sums: bleu_of(sums, n), clusters, chance, Resampling(samples, seed, "bleu"))
 
 
 def _grams(words: tuple[str, ...], n: int) -> Counter[tuple[str, ...]]:
