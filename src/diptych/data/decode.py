@@ -45,6 +45,7 @@ __all__ = [
     "check_pixels",
     "decode_image",
     "eighths_for",
+    "encode_bmp",
     "encode_jpeg",
     "encode_png",
     "encode_webp",
@@ -163,6 +164,11 @@ def encode_jpeg(image: UInt8[Tensor, "3 h w"], quality: int = 92, subsampling: s
 def encode_png(image: UInt8[Tensor, "3 h w"]) -> bytes:
     """PNG bytes, without loss."""
     return _encode(image, "PNG")
+
+
+def encode_bmp(image: UInt8[Tensor, "3 h w"]) -> bytes:
+    """BMP bytes: without loss and nearly without work, for what is decoded again soon."""
+    return _encode(image, "BMP")
 
 
 def encode_webp(image: UInt8[Tensor, "3 h w"], quality: int = 90, lossless: bool = False) -> bytes:

@@ -17,6 +17,7 @@ from diptych.data import sources
 from diptych.data.pack import PackConfig, pack
 from diptych.data.shards import ShardWriter
 from diptych.data.sources.source import Reject, Source, SourceConfig, look, open_source
+from tests.data import benchmark_files
 from tests.data.pictures import png
 
 NAMES = [m.name for m in pkgutil.iter_modules(sources.__path__) if m.name != "source"]
@@ -93,6 +94,18 @@ def make_pages(root: Path) -> Path:
     return root / "pages.jsonl"
 
 
+def make_foils(root: Path) -> Path:
+    return benchmark_files.sugarcrepe(root, count=GOOD, lost=1)
+
+
+def make_clip_benchmark(root: Path) -> Path:
+    benchmark_files.clip_benchmark(root, "retrieval")
+    extra = [("s9.png", png(9)), ("s9.txt", b"caption 9")]
+    benchmark_files.tar(root / "test" / "2.tar", *extra, ("bad.png", b"nothing"), ("bad.txt", b"bad"))
+    (root / "test" / "nshards.txt").write_text("3")
+    return root
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "folder": make_folder,
     "table": make_table,
@@ -101,6 +114,12 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "huggingface": make_huggingface,
     "conversations": make_conversations,
     "pages": make_pages,
+    "coco": lambda root: benchmark_files.coco(root, count=GOOD, lost=1),
+    "vqa": lambda root: benchmark_files.vqa(root, count=GOOD, lost=1),
+    "pope": lambda root: benchmark_files.pope(root, count=GOOD, lost=1),
+    "winoground": lambda root: benchmark_files.winoground(root, count=GOOD, lost=1),
+    "foils": make_foils,
+    "clip_benchmark": make_clip_benchmark,
 }
 
 

@@ -11,8 +11,18 @@ from diptych.core.errors import DataError
 from diptych.core.record import Record, Segment
 from diptych.data.record_files import printable
 from diptych.data.rows import CAPTION_COLUMNS, split_of_path, suffix_of, texts_of
-from diptych.data.sources.source import IMAGE_SUFFIXES, SPLIT_NAMES, Look, Reject, Source, SourceConfig, read_file
+from diptych.data.sources.source import (
+    IMAGE_SUFFIXES,
+    SPLIT_NAMES,
+    Look,
+    Reject,
+    Source,
+    SourceConfig,
+    is_taken,
+    read_file,
+)
 
+GENERAL = True
 SIDECARS = ("txt", "caption", "json")
 MAX_SIDECAR_BYTES = 1 << 20
 NO_CAPTIONS = frozenset({"readme", "license", "licence", "notice", "requirements", "classes", "labels", "dataset_info"})
@@ -27,6 +37,7 @@ def recognises(found: Look) -> bool:
         and bool(found.suffixes & IMAGE_SUFFIXES)
         and not described
         and not found.suffixes & {"tar", "parquet", "arrow"}
+        and not is_taken(found)
     )
 
 

@@ -20,6 +20,7 @@ from diptych.core.errors import ConfigError, DataError
 from diptych.core.record import Record
 from diptych.data import sources as folder
 from diptych.data.decode import MAX_BYTES
+from diptych.data.located import whole_file
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -66,7 +67,10 @@ class SourceConfig(Config):
 
 
 class Source(ABC):
-    """Records (or rejects) in an order that is the same each time, with unique keys; `records` may be called again."""
+    """Records (or rejects) in an order that is the same each time, with unique keys; `records` may be called again.
+
+    Bytes that a file or a tar holds as they are come as `Located`, so that they can be read again one by one.
+    """
 
     config: SourceConfig | None = None
     images_only: bool = False
@@ -79,6 +83,14 @@ class Source(ABC):
         """What this source is, for people and for dataset.json."""
         path = getattr(self.config, "path", None)
         return str(path) if path is not None else type(self).__name__
+
+    @property
+    def folder(self) -> Path | None:
+        """Where files beside the records are looked for, such as classes.txt; None where the source has no place."""
+        path = getattr(self.config, "path", None)
+        if path is None:
+            return None
+        return Path(path) if Path(path).is_dir() else Path(path).parent
 
     @abstractmethod
     def records(self) -> Iterator[Record | Reject]:
@@ -120,7 +132,7 @@ def read_file(path: Path, key: str, max_bytes: int) -> bytes | Reject:
         if size > max_bytes:
             message = f"an image must have at most {max_bytes:,} bytes; got {size:,}. Shrink it or raise max_bytes."
             return Reject(key, message, "too_many_bytes", str(path), size)
-        return path.read_bytes()
+        return whole_file(path)
     except FileNotFoundError:
         return Reject(key, f"an image must be there; {path} is not.", "file_not_found", str(path))
     except (OSError, ValueError) as error:
@@ -174,8 +186,9 @@ def _walk(path: Path, depth: int) -> Iterator[str]:
 
 def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
     """The source that recognises a path: a folder of images, .csv .tsv .jsonl .parquet, .tar (braces allowed), a
-    Hugging Face datasets folder, or a .json or .jsonl of conversations or pages. `options` are fields of that source's
-    config (``image_column="photo"``).
+    Hugging Face datasets folder, a .json or .jsonl of conversations or pages, or a benchmark's files as they come
+    (COCO, VQA, POPE, Winoground, SugarCrepe, VALSE, ARO, CLIP_benchmark). `options` are fields of that source's config
+    (``image_column="photo"``).
 
     Errors: DataError if nothing is there or nothing recognises it; ConfigError for an option that it does not have.
     """
@@ -187,15 +200,14 @@ def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
     found = look(Path(text))
     if not found.is_file and not found.path.is_dir() and "{" not in text:
         raise DataError(f"a source must be a file or a folder; got {text}, which is not there. Check the path.")
-    known = [m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "source"]  # the folder is the registry
-    modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in known]
-    mine = [m for m in modules if m.recognises(found)]
+    mine = [m for m in _modules() if m.recognises(found)]
     if not mine:
         held = ", ".join(sorted(found.suffixes - {""})[:8]) or "nothing"
         what = f"a folder with {held}" if found.path.is_dir() else f"a .{found.suffix} file"
         raise DataError(
             f"a source must be a folder of images, .csv, .tsv, .jsonl, .parquet, .tar, a datasets folder, or a .json "
-            f"of conversations or pages; got {text}, {what}. Point at the file or folder that holds the pairs."
+            f"of conversations, pages or a known benchmark; got {text}, {what}. Point at the file or folder that holds "
+            "the pairs."
         )
     config = _config_of(mine[0])
     unknown = sorted(set(options) - set(config.model_fields))
@@ -206,6 +218,18 @@ def open_source(spec: str | os.PathLike[str], **options: Any) -> Source:
             f"have no effect on {text}."
         )
     return config(**{"path": text, **options}).build()
+
+
+def is_taken(found: Look) -> bool:
+    """Whether a source of one particular format recognises what lies there, so that a general one leaves it: one whose
+    module says ``GENERAL = True``, since it takes whatever has the right endings."""
+    return any(m.recognises(found) for m in _modules() if not getattr(m, "GENERAL", False))
+
+
+def _modules() -> list[Any]:
+    """The modules of all sources: the folder is the registry."""
+    known = [m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "source"]
+    return [importlib.import_module(f"{folder.__name__}.{name}") for name in known]
 
 
 def _config_of(module: Any) -> type[SourceConfig]:

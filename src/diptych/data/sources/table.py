@@ -10,9 +10,9 @@ from typing import Any, TextIO
 from diptych.core.errors import DataError
 from diptych.core.record import Record
 from diptych.data.rows import Columns, choose_columns, records_of_rows
-from diptych.data.sources import conversations, pages
-from diptych.data.sources.source import Look, Reject, Source, SourceConfig
+from diptych.data.sources.source import Look, Reject, Source, SourceConfig, is_taken
 
+GENERAL = True
 MAX_LINE = 16 << 20
 LOOK_AHEAD = 20
 """Rows of JSON whose names are looked at to choose the columns."""
@@ -26,9 +26,9 @@ def recognises(found: Look) -> bool:
     """Whether this is a table of text whose rows are pairs, or a folder with one called metadata."""
     if found.is_file:
         if found.suffix in ("jsonl", "ndjson"):
-            return not conversations.recognises(found) and not pages.recognises(found)
+            return not is_taken(found)
         return found.suffix in ("csv", "tsv", "txt")
-    return bool({"metadata.csv", "metadata.jsonl"} & found.names)
+    return bool({"metadata.csv", "metadata.jsonl"} & found.names) and not is_taken(found)
 
 
 class TableConfig(SourceConfig):

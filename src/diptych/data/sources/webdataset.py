@@ -2,21 +2,19 @@
 unpickled or run."""
 
 import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
-from diptych.data.archive import CheckedTarInfo
-from diptych.data.record_files import is_read, record_from_files, split_name
+from diptych.data.record_files import is_read, record_from_files
 from diptych.data.rows import split_of_path
-from diptych.data.sources.source import IMAGE_SUFFIXES, SPLIT_NAMES, Look, Reject, Source, SourceConfig
+from diptych.data.sources.source import IMAGE_SUFFIXES, SPLIT_NAMES, Look, Reject, Source, SourceConfig, is_taken
+from diptych.data.tar_samples import read_samples
 
+GENERAL = True
 TARS = ("tar", "tgz")
-ALIASES = {"jpeg": "jpg", "caption": "txt", "text": "txt", "tif": "tiff"}
-MAX_TEXT_BYTES = 16 << 20
 
 
 def recognises(found: Look) -> bool:
@@ -24,7 +22,7 @@ def recognises(found: Look) -> bool:
     text = str(found.path)
     if "{" in text and not found.is_file:
         return text.endswith(".tar")
-    return found.suffix in TARS if found.is_file else bool(found.suffixes & set(TARS))
+    return found.suffix in TARS if found.is_file else bool(found.suffixes & set(TARS)) and not is_taken(found)
 
 
 class WebdatasetConfig(SourceConfig):
@@ -76,43 +74,8 @@ class Webdataset(Source):
 
     def _read(self, tar: Path, split: str | None) -> Iterator[Record | Reject]:
         prefix = "" if self.ours else f"{self._inner(tar)}/"
-        name, files, found = "", dict[str, bytes](), None
-        try:
-            with tarfile.open(tar, "r|*", tarinfo=CheckedTarInfo) as archive:
-                for info in archive:
-                    archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
-                    key, suffix = split_name(info.name)
-                    suffix = ALIASES.get(suffix, suffix)
-                    if info.isdir() or key.rpartition("/")[2].startswith("__"):
-                        continue
-                    if key != name or suffix in files:
-                        if name:
-                            yield found or self._record(f"{prefix}{name}", tar, files, split)
-                        name, files, found = key, {}, None
-                    problem = self._problem(info, suffix)
-                    if problem is not None:
-                        found = found or Reject(
-                            f"{prefix}{key}", problem[1], problem[0], f"{tar}#{info.name}", info.size
-                        )
-                    elif is_read(suffix) or suffix.rpartition(".")[2] in IMAGE_SUFFIXES:
-                        files[suffix] = _content(archive, info)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            message = f"a tar must be whole; this one breaks in or after sample {name!r} ({error}). Download it again."
-            yield Reject(f"{prefix}{name}-rest", message, "damaged_file", str(tar))
-            return
-        if name:
-            yield found or self._record(f"{prefix}{name}", tar, files, split)
-
-    def _problem(self, info: tarfile.TarInfo, suffix: str) -> tuple[str, str] | None:
-        if not info.isreg() or info.name.startswith("/") or ".." in info.name.split("/"):
-            return (
-                "unsafe_member",
-                f"a member must be an ordinary file inside the tar; got {info.name!r}. Pack it anew.",
-            )
-        limit = MAX_TEXT_BYTES if suffix in ("txt", "json") else self.max_bytes
-        if info.size > limit and (is_read(suffix) or suffix in IMAGE_SUFFIXES):
-            return "too_many_bytes", f"a member must have at most {limit:,} bytes; {info.name!r} has {info.size:,}."
-        return None
+        for sample in read_samples(tar, prefix, _is_wanted, self.max_bytes):
+            yield sample if isinstance(sample, Reject) else self._record(sample[0], tar, sample[1], split)
 
     def _record(self, key: str, tar: Path, files: dict[str, bytes], split: str | None) -> Record | Reject:
         where = f"{tar}#{key}"
@@ -149,12 +112,8 @@ def expand_braces(pattern: str) -> list[str]:
     return [p for m in middle for p in expand_braces(pattern[: match.start()] + m + pattern[match.end() :])]
 
 
-def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = archive.extractfile(info)
-    data = file.read() if file is not None else b""
-    if len(data) != info.size:
-        raise tarfile.ReadError("unexpected end of data")
-    return data
+def _is_wanted(suffix: str) -> bool:
+    return is_read(suffix) or suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
 
 def _plain(meta: dict[str, Any]) -> dict[str, Any]:
