@@ -16,6 +16,7 @@ from diptych.evals.captioning import CaptioningConfig
 from diptych.evals.retrieval import RetrievalConfig
 from diptych.models.blip2 import Blip2Config
 from diptych.models.causal_transformer import CausalTransformerConfig
+from diptych.models.connectors.mlp import MLPConnectorConfig
 from diptych.models.connectors.qformer import QFormerConfig
 from diptych.models.convnet import ConvNetConfig
 from diptych.models.hf_language import HFLanguageConfig
@@ -55,13 +56,13 @@ OPT_2_7B = json.dumps(
 
 
 def tiny() -> RunConfig:
-    """Three runs: two blocks learn to write captions, blind; a small image tower and a Q-Former learn stage 1 together
-    from scratch, since no pretrained tower is at hand at this size; then both towers rest and the queries, which begin
-    as stage 1 left them, learn to tell the language model what they see.
+    """Four runs: a small image tower learns to see by captioning, since no pretrained tower is at hand at this size;
+    two blocks learn to write captions, blind; a Q-Former learns stage 1 before the frozen tower; then tower and
+    language model rest, and the queries, which begin as stage 1 left them, learn to tell the one what the other sees.
 
     Run:     diptych corpus get scenes --out scenes; diptych pretrain blip2:tiny data=scenes
-    Cost:    about four minutes of two cores
-    Expect:  CIDEr-D of 0.34 [0.31, 0.38] on the test scenes, 0.17 before blank pictures: it begins to see, no more
+    Cost:    about nine minutes of two cores
+    Expect:  CIDEr-D of 0.69 [0.65, 0.74] on the test scenes, 0.17 before blank pictures, 0.25 with pictures exchanged
     """
     words = CausalTransformerConfig(width=128, depth=2, heads=4, activation="swiglu", norm="rms", bias=False)
     sees = ImageFormat(resolution=48, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -80,6 +81,20 @@ def tiny() -> RunConfig:
     return RunConfig(
         before=(
             RunConfig(
+                stage="seeing",
+                data=data.replace(augment=AugmentConfig(crop_scale=None, zoom=(0.9, 1.1), translate=0.05)),
+                model=PrefixLMConfig(
+                    image_format=sees,
+                    context_length=32,
+                    embed_dim=128,
+                    image=image,
+                    connector=MLPConnectorConfig(),
+                    language=words,
+                ),
+                objective=CausalLMConfig(),
+                train=train.replace(samples_seen=100_000, lr=2e-3, weight_decay=0.1, channels_last=True),
+            ),
+            RunConfig(
                 stage="language",
                 data=data,
                 model=LanguageModelConfig(context_length=32, language=words),
@@ -93,16 +108,17 @@ def tiny() -> RunConfig:
                     image_format=sees, context_length=32, embed_dim=128, image=image, qformer=asks, shared_dim=64
                 ),
                 objective=QueryAlignmentConfig(),
-                train=train.replace(samples_seen=60_000),
+                parts={"image_tower": "stage:seeing"},
+                train=train.replace(samples_seen=100_000, freeze=("image",)),
             ),
         ),
-        parts={"language": "stage:language", "image_tower": "stage:asking", "connector": "stage:asking#qformer"},
+        parts={"language": "stage:language", "image_tower": "stage:seeing", "connector": "stage:asking#qformer"},
         data=data,
         model=PrefixLMConfig(
             image_format=sees, context_length=32, embed_dim=128, image=image, connector=asks, language=words
         ),
         objective=CausalLMConfig(),
-        train=train.replace(freeze=("image", "language")),
+        train=train.replace(samples_seen=200_000, lr=3e-3, freeze=("image", "language")),
         evals=(CaptioningConfig(),),
     )
 
