@@ -17,6 +17,7 @@ from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError, DataError, DiptychError
 from diptych.core.files import write_atomic
 from diptych.evals.eval import EvalConfig, EvalResult, ItemTable
+from diptych.evals.open_data import split_spec
 
 ITEMS = ".items.npz"
 """What is put in place of .json for the file that holds what each item brought."""
@@ -49,7 +50,7 @@ def result_path(result: EvalResult, run: str | PathLike[str]) -> Path:
     task = f"{result.task}-{label}" if label else result.task
     path = folder / "evals" / f"{task}-{result.split}{suffix}.json"
     if path.is_file() and _data_of(path) != result.data:
-        path = path.with_name(f"{task}-{Path(result.data).name or 'own'}-{result.split}{suffix}.json")
+        path = path.with_name(f"{task}-{Path(split_spec(result.data)[0]).name or 'own'}-{result.split}{suffix}.json")
     return path
 
 

@@ -21,7 +21,7 @@ from diptych.core.errors import ConfigError, EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import EvalConfig, EvalResult
 from diptych.evals.find import config_for, names, read_result, result_path, run_folder, save
-from diptych.evals.open_data import open_data
+from diptych.evals.open_data import open_data, split_spec
 from diptych.evals.scoring import choose_places, read_gallery
 from diptych.models.pretrained import Pretrained
 from diptych.models.vector_memory import VectorMemory
@@ -219,7 +219,7 @@ def _from_file(path: Path, data: Sequence[str], split: str, options: Sequence[st
     opened: dict[str, Any] = {}
     for table in tables:
         given = table.get("data")
-        places = [str((path.parent / given).resolve()) if (path.parent / given).exists() else given] if given else data
+        places = [_from_here(path.parent, given)] if given else data
         if not places:
             raise ConfigError(f"the task {table['eval']} of {path} must have data; it names none. Add it, or --data.")
         fields = {k: _tupled(v) for k, v in table.items() if k not in ("eval", "data", "split")}
@@ -228,6 +228,13 @@ def _from_file(path: Path, data: Sequence[str], split: str, options: Sequence[st
             name = dataset.held_out(table.get("split", split))
             config = config_for(table["eval"], **fields, data=spec, split=name)
             yield Task(_with_options(config, options), dataset, name)
+
+
+def _from_here(folder: Path, spec: str) -> str:
+    """Data that a file in `folder` names: from there on, if it lies there."""
+    place, options = split_spec(spec)
+    found = (folder / place).resolve()
+    return ",".join([str(found), *(f"{k}={v}" for k, v in options.items())]) if found.exists() else spec
 
 
 def _tupled(value: Any) -> Any:
