@@ -4,11 +4,15 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from diptych.core.errors import DataError
 from diptych.data.dataset import Dataset
 from diptych.data.sources.source import open_source
 from diptych.data.unpacked import Unpacked
+
+_opened: WeakValueDictionary[str, Unpacked] = WeakValueDictionary()
+"""What is open in this process: reading takes a pass over every file, and each eval asks anew."""
 
 _OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
 
@@ -33,8 +37,12 @@ def open_data(spec: str | os.PathLike[str], **options: Any) -> Dataset | Unpacke
         source = open_source(path, **options)
     except DataError as error:
         raise DataError(f"{path} is no packed dataset (it holds no dataset.json), and {error}") from None
-    given = "".join(f",{name}={value}" for name, value in options.items())
-    return Unpacked.open(source, f"{path}{given}")
+    spec = path + "".join(f",{name}={value}" for name, value in options.items())
+    key = os.path.abspath(path) + spec
+    found = _opened.get(key)
+    if found is None:
+        found = _opened[key] = Unpacked.open(source, spec)
+    return found
 
 
 def split_spec(spec: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
