@@ -1,0 +1,150 @@
+"""Which held-out images have a near copy among the training images: the same bytes, or the same picture saved anew.
+
+Two steps. A perceptual hash of 64 bits (pHash: Zauner, "Implementation and benchmarking of perceptual image hash
+functions", 2010) finds candidates, all against all. Then the candidates' miniatures are compared pixel by pixel, for
+pictures with much empty ground have near hashes without being alike. What survives re-encoding, resizing and a change
+of the aspect ratio is found; crops, mirror images and drawings over a picture are not.
+
+Memory: 800 bytes a training image, whatever the number of held-out ones.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from torch import Tensor
+
+from diptych.core.image_format import ImageFormat
+from diptych.data.image_reader import ImageReader
+
+SIDE = 32
+"""Images are squashed to this side before anything is computed of them."""
+
+BITS = 64
+MINIATURE = 16
+"""Side of the miniatures that are compared."""
+
+PLAIN = 1.0
+"""Grey levels (root mean square) by which the miniatures of one picture may differ in any case: a plain one has no
+contrast of its own."""
+
+SHIFT = 32.0
+"""Grey levels by which the mean of a channel may differ: a copy may be somewhat brighter, but not of another colour."""
+
+_CELLS = 1 << 23
+_CANDIDATES = 1 << 14
+
+
+class Sketches(NamedTuple):
+    """What is kept of images: where they are in their split, a digest of their bytes, the hash as bits, a miniature."""
+
+    places: list[int]
+    digests: list[bytes]
+    bits: Bool[Tensor, "n 64"]
+    miniatures: UInt8[Tensor, "n p"]
+
+
+class Copies(NamedTuple):
+    """Of each held-out image: the training image (a row of its sketches) that is most like it, -1 if none is near; by
+    how many grey levels their miniatures differ; and whether one has its very bytes."""
+
+    nearest: Int64[np.ndarray, " n"]
+    apart: Float64[np.ndarray, " n"]
+    exact: Bool[np.ndarray, " n"]
+
+    @property
+    def near(self) -> Bool[np.ndarray, " n"]:
+        """Whether there is a near copy, exact ones among them."""
+        return self.nearest >= 0
+
+
+def perceptual_hash(images: UInt8[Tensor, "b 3 32 32"]) -> Bool[Tensor, "b 64"]:
+    """The signs of the 8 x 8 lowest frequencies of the grey image's cosine transform about their median."""
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    grey = torch.einsum("bchw,c->bhw", images.float(), weights)
+    basis = _cosines()
+    low = (basis @ grey @ basis.T).flatten(1)  # (b, 64)
+    ordered = low.sort(1).values
+    return low > (ordered[:, BITS // 2 - 1 : BITS // 2 + 1].mean(1, keepdim=True))
+
+
+def miniature(images: UInt8[Tensor, "b 3 32 32"]) -> UInt8[Tensor, "b p"]:
+    """Colour images of MINIATURE pixels a side, flat."""
+    return F.avg_pool2d(images.float(), SIDE // MINIATURE).round().to(torch.uint8).flatten(1)
+
+
+def read_sketches(split: Any, places: Sequence[int], batch_size: int = 64) -> tuple[Sketches, ImageReader]:
+    """Decode the images at `places` and keep what is needed to compare them; broken ones are noted in the reader."""
+    reader = ImageReader(split, ImageFormat(resolution=SIDE, resize="squash"), batch_size)
+    kept: list[int] = []
+    digests: list[bytes] = []
+    bits, miniatures = [torch.zeros(0, BITS, dtype=torch.bool)], [torch.zeros(0, 3 * MINIATURE**2, dtype=torch.uint8)]
+    for batch in reader.batches(places):
+        kept += batch.places
+        digests += batch.hashes
+        bits.append(perceptual_hash(batch.images))
+        miniatures.append(miniature(batch.images))
+    return Sketches(kept, digests, torch.cat(bits), torch.cat(miniatures)), reader
+
+
+def find_copies(held: Sketches, train: Sketches, most_bits: int, tolerance: float) -> Copies:
+    """The nearest copy of each held-out image among the training images.
+
+    A candidate differs in at most `most_bits` of the hash. It is a near copy if the root mean square difference of the
+    miniatures, each channel taken about its mean, is at most `tolerance` of the picture's own contrast (its standard
+    deviation in the same sense) or PLAIN grey levels, and the means differ by at most SHIFT.
+    """
+    n = len(held.places)
+    nearest, apart = np.full(n, -1), np.full(n, np.inf)
+    signs = 2.0 * train.bits.float() - 1
+    step = max(1, _CELLS // max(1, len(train.places)))
+    for start in range(0, n, step):
+        mine = 2.0 * held.bits[start : start + step].float() - 1
+        differing = (BITS - mine @ signs.T) / 2  # (c, n): exact, of whole numbers below 2^24
+        row, column = (differing <= most_bits).nonzero(as_tuple=True)
+        for some in torch.arange(len(row)).split(_CANDIDATES):
+            r, c = row[some] + start, column[some]
+            limit, distance = _compared(held.miniatures[r], train.miniatures[c], tolerance)
+            for i, j, d in zip(*(x[distance <= limit].tolist() for x in (r, c, distance)), strict=True):
+                if d < apart[i]:
+                    nearest[i], apart[i] = j, d
+    known = {digest: j for j, digest in reversed(list(enumerate(train.digests)))}
+    exact = np.array([d in known for d in held.digests], dtype=bool)
+    for i in np.flatnonzero(exact).tolist():
+        nearest[i], apart[i] = known[held.digests[i]], 0.0
+    return Copies(nearest, apart, exact)
+
+
+def nearest_vectors(
+    held: Float[Tensor, "n e"], train: Float[Tensor, "t e"]
+) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """The cosine and the row of each held-out vector's nearest training vector, in chunks."""
+    best, place = np.empty(len(held)), np.empty(len(held), np.int64)
+    step = max(1, _CELLS // len(train))
+    for start in range(0, len(held), step):
+        value, where = (held[start : start + step] @ train.T).max(1)
+        best[start : start + step], place[start : start + step] = value.double().numpy(), where.numpy()
+    return best, place
+
+
+def _compared(a: UInt8[Tensor, "p f"], b: UInt8[Tensor, "p f"], tolerance: float) -> tuple[Tensor, Tensor]:
+    """How far the miniatures may be apart, and how far they are, in grey levels."""
+    x, y = a.float().unflatten(1, (3, -1)), b.float().unflatten(1, (3, -1))
+    mean_x, mean_y = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
+    x, y = x - mean_x, y - mean_y
+    contrast = torch.minimum(x.square().mean((1, 2)), y.square().mean((1, 2))).sqrt()
+    limit = (tolerance * contrast).clamp_min(PLAIN)
+    other = (mean_x - mean_y).abs().amax((1, 2)) > SHIFT
+    return limit.masked_fill(other, -1.0), (x - y).square().mean((1, 2)).sqrt()
+
+
+def _cosines() -> Float[Tensor, "8 32"]:
+    """The first 8 rows of the discrete cosine transform (type II, orthonormal) of 32 numbers."""
+    k, t = torch.arange(8.0)[:, None], torch.arange(float(SIDE))
+    basis = torch.cos(math.pi * k * (2 * t + 1) / (2 * SIDE)) * math.sqrt(2 / SIDE)
+    basis[0] /= math.sqrt(2)
+    return basis

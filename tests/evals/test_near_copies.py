@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from diptych.data.decode import encode_jpeg, encode_png, scale_image
+from diptych.evals import near_copies
+from diptych.evals.near_copies import find_copies, nearest_vectors, read_sketches
+from tests.evals import fakes
+from tests.evals.leaky_data import copied, scene
+from tests.reference import near_copies as plain
+
+
+def _split(images):
+    return fakes.FakeSplit(images, [() for _ in images])
+
+
+def _sketches(images):
+    return read_sketches(_split(images), range(len(images)))[0]
+
+
+def test_hashes_and_miniatures_are_those_of_the_plain_twins():
+    images = torch.stack([scene(i, 32) for i in range(5)])
+    bits, small = near_copies.perceptual_hash(images), near_copies.miniature(images)
+    for image, hashed, mini in zip(images.numpy(), bits.numpy(), small.numpy(), strict=True):
+        assert hashed.tolist() == plain.perceptual_hash(image).tolist()
+        assert np.abs(mini.reshape(3, 16, 16) - plain.miniature(image)).max() <= 1  # halves round either way
+    assert (bits.sum(1) == 32).all()
+
+
+@pytest.mark.parametrize("cells,candidates", [(7, 3), (1 << 23, 1 << 14)])
+def test_the_search_in_chunks_is_the_loop_over_all_pairs(cells, candidates, monkeypatch):
+    monkeypatch.setattr(near_copies, "_CELLS", cells)
+    monkeypatch.setattr(near_copies, "_CANDIDATES", candidates)
+    base = [scene(i, 32) for i in range(12)]
+    rng = torch.Generator().manual_seed(0)
+    noise = [torch.randn(3, 32, 32, generator=rng) * s for s in (5, 20, 40, 80, 160, 0)]
+    held = [(base[i].float() + n).clamp(0, 255).byte() for i, n in enumerate(noise)] + [scene(100, 32)]
+    found = find_copies(_sketches(list(map(encode_png, held))), _sketches(list(map(encode_png, base))), 12, 0.2)
+    want = plain.nearest([x.numpy() for x in held], [x.numpy() for x in base], 12, 0.2)
+    assert found.nearest.tolist() == want
+    assert want[:2] == [0, 1]
+    assert want[4] == want[6] == -1
+    assert found.exact.tolist() == [False] * 5 + [True, False]
+    assert found.apart[5] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: encode_jpeg(x, 50),
+        lambda x: encode_jpeg(scale_image(x, 32, 32, "bilinear"), 80),
+        lambda x: encode_png(scale_image(x, 90, 60, "bicubic")),
+        lambda x: encode_png((x.float() * 0.9).byte()),
+    ],
+)
+def test_pictures_saved_anew_are_found_and_others_are_not(change):
+    train = _sketches([encode_png(scene(i)) for i in range(80)])
+    held = _sketches([change(scene(i)) for i in range(20)] + [encode_png(scene(i)) for i in range(200, 260)])
+    found = find_copies(held, train, 12, 0.2)
+    assert found.nearest.tolist() == [*range(20), *[-1] * 60]
+    assert not found.exact.any()
+
+
+def test_plain_pictures_are_copies_if_their_colour_is_alike():
+    plain_colour = [encode_png(torch.full((3, 16, 16), v, dtype=torch.uint8)) for v in (10, 20, 200)]
+    found = find_copies(_sketches(plain_colour[1:]), _sketches(plain_colour[:1]), 12, 0.2)
+    assert found.near.tolist() == [True, False]
+
+
+def test_broken_images_are_left_out_and_named():
+    sketches, reader = read_sketches(_split([copied(0), b"broken", copied(1)]), range(3))
+    assert sketches.places == [0, 2]
+    assert list(reader.broken) == [1]
+
+
+@pytest.mark.parametrize("cells", [5, 1 << 23])
+def test_nearest_vectors_in_chunks(cells, monkeypatch):
+    monkeypatch.setattr(near_copies, "_CELLS", cells)
+    rng = torch.Generator().manual_seed(1)
+    held, train = torch.randn(9, 4, generator=rng), torch.randn(11, 4, generator=rng)
+    cosine, place = nearest_vectors(held, train)
+    assert place.tolist() == (held @ train.T).argmax(1).tolist()
+    np.testing.assert_allclose(cosine, (held @ train.T).amax(1).numpy(), rtol=1e-6)
