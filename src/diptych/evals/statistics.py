@@ -3,6 +3,10 @@
 What is resampled is always a *cluster*: everything that belongs to one image (its captions, its questions). Items of
 one image rise and fall together, and an interval that takes them for independent is too narrow.
 
+Means of values within 0..1 have Wilson's score interval over as many independent items as their spread amounts to
+(`score_interval`): the bootstrap's is too narrow near 0 and 1 and with few clusters (at p = 0.98 and 50 clusters it
+holds the truth 86 times in 100). What is no such mean is resampled.
+
 Resampling m clusters with replacement gives each a multinomial count. Clusters that bring equal (sum, count) are
 interchangeable, so their counts add up to a multinomial over the *distinct* ones: the same distribution as the loop
 of tests/reference/bootstrap.py, at a price that depends on how many distinct clusters there are, not on how many.
@@ -11,7 +15,7 @@ of tests/reference/bootstrap.py, at a price that depends on how many distinct cl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int, Shaped
@@ -19,33 +23,35 @@ from jaxtyping import Float64, Int, Shaped
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
 from diptych.evals.eval import Estimate
+from diptych.evals.intervals import LEVEL, Interval, student_quantile, wilson
 
-LEVEL = 0.95
-FEW = 5
-"""Below so many hits or misses, a resampled proportion is not to be trusted and Wilson's interval is taken."""
+PRIOR_CLUSTERS = 0.5
+"""So many clusters are held to be all alike within before any is seen: a few hits cannot show how alike they are."""
 
 _CELLS = 1 << 22  # numbers held at once while resampling (32 MB)
 
 
-class Interval(NamedTuple):
-    """The two ends of an interval."""
+def score_interval(
+    values: Shaped[np.ndarray, " n"], clusters: Int[np.ndarray, " n"] | None = None, level: float = LEVEL
+) -> Interval:
+    """The interval of the mean of `values` within 0..1: Wilson's, over n / d items, d being the design effect (how
+    many times wider the mean scatters over clusters than that of n independent hits), with Student's quantile.
 
-    low: float
-    high: float
-
-
-def wilson(hits: float | int, n: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a proportion: never empty, also where all or none of `n` items are hits.
-
-    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    Source: Kish, "Survey sampling", 1965; Korn and Graubard, "Confidence intervals for proportions with small expected
+    number of positive counts estimated from survey data", 1998. With few clusters that have any hit (or any miss) d is
+    known badly, and is drawn towards that of clusters which are all alike within (PRIOR_CLUSTERS).
     """
-    if n < 1:
-        raise EvalError(f"an interval must rest on at least one item; got {n}. Evaluate more items.")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    p = hits / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return Interval(0.0 if hits <= 0 else max(0.0, centre - half), 1.0 if hits >= n else min(1.0, centre + half))
+    values = _finite(values)
+    sums, sizes = _cluster_sums(values, clusters)
+    m, n, mean = len(sums), values.size, float(values.mean())
+    alike = float(sizes @ sizes) / n
+    scatter, spread = _spread(sums, sizes, mean), mean * (1 - mean) / n
+    floor = 1.0 if np.isin(values, (0.0, 1.0)).all() else 0.0
+    known = min(int((sums > 1e-12).sum()), int((sums < sizes - 1e-12).sum())) if m > 1 and spread > 1e-15 else 0
+    effect = min(max(scatter / spread, floor), alike) if known else alike
+    effect = (known * effect + PRIOR_CLUSTERS * alike) / (known + PRIOR_CLUSTERS)
+    items = max(1.0, n / effect)
+    return wilson(mean * items, items, level, student_quantile(max(1, m - 1), level))
 
 
 def bootstrap_mean(
@@ -116,8 +122,9 @@ def mean_estimate(
     samples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """The mean of `values` with its interval; `n` counts clusters."""
-    low, high = bootstrap_mean(values, clusters, samples, seed)
+    """The mean of `values` with its interval; `n` counts clusters. Values outside 0..1 are resampled."""
+    bounded = values.size > 0 and np.min(values) >= 0 and np.max(values) <= 1
+    low, high = score_interval(values, clusters) if bounded else bootstrap_mean(values, clusters, samples, seed)
     n = int(values.size if clusters is None else np.unique(clusters).size)
     return Estimate(value=float(np.mean(values, dtype=float)), low=low, high=high, chance=chance, n=n)
 
@@ -137,17 +144,10 @@ def median_estimate(
 
 
 def proportion(hits: int, n: int, chance: float | None = None, samples: int = 1000, seed: int = 0) -> Estimate:
-    """The share `hits / n` of independent items with its bootstrap interval, in O(samples) whatever `n`.
-
-    The resampled number of hits is binomial, so it is drawn at once; with fewer than FEW hits or misses: Wilson.
-    """
-    p = hits / n if n else 0.0
-    if min(hits, n - hits) < FEW:
-        low, high = wilson(hits, n)
-    else:
-        draws = numpy_generator(seed, "bootstrap", "proportion").binomial(n, p, samples) / n
-        low, high = (float(q) for q in np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
-    return Estimate(value=p, low=low, high=high, chance=chance, n=n)
+    """The share `hits / n` of independent items with Wilson's interval: nothing is drawn, so that `samples` and `seed`,
+    which every estimate takes, change nothing."""
+    low, high = wilson(hits, n)
+    return Estimate(value=hits / n, low=low, high=high, chance=chance, n=n)
 
 
 def share_estimate(
@@ -166,21 +166,19 @@ def share_estimate(
 def stratified_mean(
     hits: Int[np.ndarray, " g"], sizes: Int[np.ndarray, " g"], chance: float | None, samples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """The mean over groups of `hits / sizes` (mean per-class recall), resampling items within their group.
+    """The mean over groups of `hits / sizes` (mean per-class recall): Wilson's interval over as many items as its
+    spread within the groups amounts to (as `score_interval`; Korn and Graubard, 1998). Nothing is drawn.
 
-    Resampling whole data could empty a small group; within groups none is lost. A group of few hits or misses (FEW)
-    resamples to hardly any spread, as if it were known: then the groups' Wilson intervals are added up instead (MOVER:
-    Zou and Donner, "Construction of confidence limits about effect measures", 2008).
+    A small group that is all right or all wrong seems to have no spread at all; each group's is therefore taken at its
+    rate with one more item in it that is as the mean of all groups.
     """
     rates = hits / sizes
     value, n = float(rates.mean()), int(sizes.sum())
-    if np.minimum(hits, sizes - hits).min() < FEW:
-        ends = np.array([wilson(int(h), int(s)) for h, s in zip(hits, sizes, strict=True)])  # (g, 2)
-        below, above = np.sqrt(((ends - rates[:, None]) ** 2).sum(0)) / len(rates)
-        low, high = max(0.0, value - float(below)), min(1.0, value + float(above))
-    else:
-        draws = numpy_generator(seed, "bootstrap", "stratified").binomial(sizes, rates, (samples, sizes.size)) / sizes
-        low, high = (float(q) for q in np.quantile(draws.mean(1), ((1 - LEVEL) / 2, (1 + LEVEL) / 2)))
+    smoothed = (hits + value) / (sizes + 1)
+    spread = float((smoothed * (1 - smoothed) / sizes).sum()) / len(sizes) ** 2
+    equal = len(sizes) ** 2 / float((1 / sizes).sum())  # items, where all groups have one rate
+    items = max(1.0, value * (1 - value) / spread if spread > 0 else equal)
+    low, high = wilson(value * items, items)
     return Estimate(value=value, low=min(low, value), high=max(high, value), chance=chance, n=n)
 
 
@@ -193,7 +191,8 @@ def bootstrap_weights(n: int, samples: int, seed: int, name: str) -> Iterator[Fl
 class PairedTest:
     """Model a against model b on the same items: `difference` = mean(a - b), its 95 % interval, and the sign-flip p.
 
-    `n` counts independent clusters, `discordant` those on which the two differ at all.
+    `n` counts independent clusters, `discordant` those on which the two differ at all; `deviation` is that of a
+    cluster, so that the difference's standard error is deviation / sqrt(n).
     """
 
     difference: float
@@ -202,6 +201,7 @@ class PairedTest:
     p_value: float
     n: int
     discordant: int
+    deviation: float = 0.0
 
     def verdict(self, alpha: float = 0.05, higher_is_better: bool = True, p_value: float | None = None) -> str:
         """ "better", "worse" or "indistinguishable", of a against b; `p_value` replaces the own one (Holm's)."""
@@ -218,25 +218,31 @@ def paired_difference(
     samples: int = 10_000,
     seed: int = 0,
 ) -> PairedTest:
-    """Whether two models differ on the same items: bootstrap interval of the difference and sign-flip permutation p.
+    """Whether two models differ on the same items: interval of the mean difference and sign-flip permutation p.
 
     Under "no difference" each cluster's summed difference might as well have the other sign. Clusters with equal
     magnitude are flipped together by one binomial draw. The p-value counts the observed labelling itself
-    (Phipson and Smyth, 2010), so it is never 0.
+    (Phipson and Smyth, 2010), so it is never 0. The interval is Student's with two more clusters (`_paired_interval`).
     """
-    difference = _finite(a) - _finite(b)
-    sums, _ = _cluster_sums(difference, clusters)
+    a, b = _finite(a), _finite(b)
+    difference = a - b
+    sums, sizes = _cluster_sums(difference, clusters)
+    sums = np.where(np.abs(sums) < 1e-12, 0.0, sums)
     mean = float(difference.sum() / difference.size)
+    both = np.concatenate([a, b])
+    bounded = both.min() >= 0 and both.max() <= 1
+    low, high, deviation = _paired_interval(sums, sizes, 1.0 if bounded else float(np.ptp(both)))
+    if bounded:
+        low, high = max(low, -1.0), min(high, 1.0)
     discordant = int(np.count_nonzero(sums))
-    if discordant == 0:
-        return PairedTest(0.0, 0.0, 0.0, 1.0, len(sums), 0)
-    size, count = np.unique(np.abs(sums[sums != 0]), return_counts=True)
-    flips = numpy_generator(seed, "sign_flip").binomial(count, 0.5, (samples, len(count)))
-    flipped = np.abs((2 * flips - count) @ size)
-    extreme = int((flipped >= abs(sums.sum()) * (1 - 1e-9)).sum())
-    scale = max(1.0, float(np.abs(difference).max()))  # to 0..1, where bootstrap_mean knows what to do without spread
-    low, high = (scale * (2 * x - 1) for x in bootstrap_mean((difference / scale + 1) / 2, clusters, samples, seed))
-    return PairedTest(mean, low, high, (1 + extreme) / (1 + samples), len(sums), discordant)
+    p_value = 1.0
+    if discordant:
+        size, count = np.unique(np.abs(sums[sums != 0]), return_counts=True)
+        flips = numpy_generator(seed, "sign_flip").binomial(count, 0.5, (samples, len(count)))
+        flipped = np.abs((2 * flips - count) @ size)
+        extreme = int((flipped >= abs(sums.sum()) * (1 - 1e-9)).sum())
+        p_value = (1 + extreme) / (1 + samples)
+    return PairedTest(mean, min(low, mean), max(high, mean), p_value, len(sums), discordant, deviation)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -278,6 +284,34 @@ def _cluster_sums(
         return values, np.ones_like(values)
     label = np.unique(clusters, return_inverse=True)[1]
     return np.bincount(label, weights=values), np.bincount(label).astype(float)
+
+
+def _spread(sums: Float64[np.ndarray, " m"], sizes: Float64[np.ndarray, " m"], mean: float) -> float:
+    """The variance of a ratio of sums over m clusters (linearised: Cochran, "Sampling techniques", eq. 6.13)."""
+    rest = sums - mean * sizes
+    return float(rest @ rest) * len(sums) / max(1, len(sums) - 1) / float(sizes.sum()) ** 2
+
+
+def _paired_interval(
+    sums: Float64[np.ndarray, " m"], sizes: Float64[np.ndarray, " m"], most: float
+) -> tuple[float, float, float]:
+    """The interval of the mean of paired differences, and the deviation of a cluster: with half a cluster more that
+    speaks for each model, as strongly as those that speak at all do, and one on which they agree. Without these, two
+    models that differ on a handful of items would seem to differ by a known amount, or not at all.
+
+    Source: Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", 2005, here for
+    any differences, with Student's quantile. `most`: the largest difference there can be, for where none is seen.
+    """
+    speaking = sums[sums != 0]
+    strength = float(np.sqrt(np.mean(speaking**2))) if len(speaking) else most * float(sizes.mean())
+    weights = np.concatenate([np.ones(len(sums)), [0.5, 0.5, 1.0]])
+    more = np.concatenate([sums, [strength, -strength, 0.0]])
+    size = np.concatenate([sizes, np.full(3, sizes.mean())])
+    clusters, total = len(sums) + 2, float(weights @ size)
+    centre = float(weights @ more) / total
+    deviation = clusters * float(np.sqrt(weights @ (more - centre * size) ** 2 / (clusters - 1))) / total
+    half = student_quantile(max(1, len(sums) - 1)) * deviation / float(np.sqrt(clusters))
+    return centre - half, centre + half, deviation
 
 
 def _resample(
