@@ -9,6 +9,16 @@ def test_a_uid_is_the_content_not_the_name():
     assert len(a.uid) == 32
 
 
+def test_wrong_captions_are_content():
+    plain = Record.pair("a", b"img", "png", ("one",))
+    asked = [
+        Record.pair("a", b"img", "png", ("one",), meta={"test": test, "distractors": wrong})
+        for test, wrong in (("swap", ["two"]), ("swap", ["three"]), ("add", ["two"]))
+    ]
+    assert len({r.uid for r in (plain, *asked)}) == 4
+    assert asked[0].uid == Record.pair("b", b"img", "png", ("one",), meta={**asked[0].meta, "x": 1}).uid
+
+
 def test_joined_texts_do_not_collide():
     assert Record("k", (Segment("text", ("a", "b"), "txt"),)).uid != Record("k", (Segment("text", ("ab",), "txt"),)).uid
 

@@ -1,6 +1,7 @@
 """What a user's data is made of: a record is a tuple of segments."""
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -75,7 +76,11 @@ class Record:
 
     @property
     def uid(self) -> str:
-        """128 bits of a hash of the content, as 32 hex digits: equal content, equal uid, wherever it came from."""
+        """128 bits of a hash of the content, as 32 hex digits: equal content, equal uid, wherever it came from.
+
+        Wrong captions (meta "distractors", and the "test" that they are of) count as content: beside others, the same
+        image and caption are another question.
+        """
         h = hashlib.blake2b(digest_size=16)
         for s in self.segments:
             parts = (s.payload,) if isinstance(s.payload, bytes) else tuple(t.encode() for t in s.payload)
@@ -83,4 +88,6 @@ class Record:
             for p in parts:
                 h.update(len(p).to_bytes(8, "little"))
                 h.update(p)
+        if wrong := self.meta.get("distractors"):
+            h.update(json.dumps([wrong, self.meta.get("test")], sort_keys=True, default=str).encode())
         return h.hexdigest()

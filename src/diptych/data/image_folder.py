@@ -8,8 +8,8 @@ from pathlib import Path
 from diptych.core.errors import DataError
 from diptych.core.progress import say
 
-LOOKED_AT = 20
-"""Images that are looked for: one that is there tells the folder."""
+LOOKED_AT = 1000
+"""Images that are looked for at most, since a folder may hold only some of them: one that is there tells it."""
 MOST_FOLDERS = 200
 _USUAL = ("images", "Images", "imgs", "img")
 
@@ -34,7 +34,7 @@ def find_image_folder(
         looked = _candidates(near if near.is_dir() else near.parent, hints)
     if not wanted:
         return looked[0]
-    hits = [sum(any((folder / name).is_file() for name in some) for some in wanted) for folder in looked]
+    hits = [sum(any(_is_file(folder / name) for name in some) for some in wanted) for folder in looked]
     if max(hits):
         found = looked[hits.index(max(hits))]
         if found != looked[0]:
@@ -43,7 +43,7 @@ def find_image_folder(
     first = next((some[0] for some in wanted if some), "")
     shown = ", ".join(str(f) for f in looked[:6]) + (f" and {len(looked) - 6} more" if len(looked) > 6 else "")
     raise DataError(
-        f"the images of {near} must be in a folder; got none of the first {len(wanted)} ({first!r} ...) in {shown}. "
+        f"the images of {near} must be in a folder; got none of the first {len(wanted):,} ({first!r} ...) in {shown}. "
         f"Say where they are: {option}=DIR"
     )
 
@@ -53,6 +53,13 @@ def _candidates(home: Path, hints: Sequence[str]) -> list[Path]:
     inside = [home, *(home / name for name in (*named, *_subfolders(home)[:MOST_FOLDERS]))]
     beside = [home.parent / name for name in named] if home.parent != home else []
     return list(dict.fromkeys(f for f in (*inside, *beside) if f.is_dir()))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or no name at all
+        return False
 
 
 def _subfolders(base: Path) -> list[str]:

@@ -35,6 +35,8 @@ CAPTION_COLUMNS = (
         "category",
     ),
 )
+CLASS_COLUMNS = frozenset({"label_name", "label", "class", "category"})
+"""Captions that are the name of a class stay in the meta too, where evals look for it."""
 URL_COLUMNS = ("url", "image_url", "img_url", "link", "src")
 MAX_META_CHARACTERS = 2000
 
@@ -207,7 +209,8 @@ def meta_of(row: Mapping[str, Any], columns: Columns, path: str) -> dict[str, An
     """The other columns, as far as they are plain and short; "image" is the path."""
     meta: dict[str, Any] = {}
     for name, value in row.items():
-        if name is None or name == columns.image or name in columns.captions or value is None:
+        said = name in columns.captions and str(name).lower() not in CLASS_COLUMNS
+        if name is None or name == columns.image or said or value is None:
             continue
         plain = (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
         if plain or (isinstance(value, str) and value and len(value) <= MAX_META_CHARACTERS):

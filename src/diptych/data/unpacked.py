@@ -84,10 +84,10 @@ class _Spool:
 
 
 class UnpackedSplit:
-    """The records of one split in the source's order, with what `Split` has that evals read."""
+    """The records of one split in the source's order, with what `Split` has that evals read. `path`: its dataset's."""
 
-    def __init__(self, name: str, folder: Path | None, held: list[_Held]) -> None:
-        self.name, self.folder, self._held = name, folder, held
+    def __init__(self, name: str, path: Path, held: list[_Held]) -> None:
+        self.name, self.path, self._held = name, path, held
 
     def __len__(self) -> int:
         return len(self._held)
@@ -209,7 +209,8 @@ class Unpacked:
         reasons = Counter(r.reason for r in rejects)
         _say_rejects(source, seen, rejects, reasons)
         order = sorted(held, key=lambda n: (["train", "val", "test"].index(n) if n in SPLIT_NAMES.values() else 3, n))
-        splits = {name: UnpackedSplit(name, source.folder, held[name]) for name in order}
+        path = Path(path or source.name)
+        splits = {name: UnpackedSplit(name, path, held[name]) for name in order}
         info = {
             "format": FORMAT,
             "splits": {name: {"records": len(split)} for name, split in splits.items()},
@@ -219,7 +220,7 @@ class Unpacked:
             "source": {"name": source.name, "config": to_dict(source.config)},
             "fingerprint": _fingerprint(held),
         }
-        return cls(Path(path or source.name), splits, info, rejects)
+        return cls(path, splits, info, rejects)
 
     def split(self, name: str) -> UnpackedSplit:
         """The split called `name`. Raises DataError that says which there are."""

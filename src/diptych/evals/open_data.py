@@ -11,10 +11,9 @@ from diptych.data.dataset import Dataset
 from diptych.data.sources.source import open_source
 from diptych.data.unpacked import Unpacked
 
-_opened: WeakValueDictionary[str, Unpacked] = WeakValueDictionary()
-"""What is open in this process: reading takes a pass over every file, and each eval asks anew."""
-
 _OPTION = re.compile(r",(?=[A-Za-z_]\w*=)")
+_open: WeakValueDictionary[tuple[str, float], Unpacked] = WeakValueDictionary()
+"""Unpacked data that someone holds: reading it takes a pass over its files, which is not made twice."""
 
 
 def open_data(spec: str | os.PathLike[str], **options: Any) -> Dataset | Unpacked:
@@ -33,16 +32,16 @@ def open_data(spec: str | os.PathLike[str], **options: Any) -> Dataset | Unpacke
                 f"a packed dataset must be opened without options; got {', '.join(options)} for {path}. Leave them out."
             )
         return Dataset.open(path)
+    name = path + "".join(f",{key}={value}" for key, value in options.items())
     try:
         source = open_source(path, **options)
     except DataError as error:
         raise DataError(f"{path} is no packed dataset (it holds no dataset.json), and {error}") from None
-    spec = path + "".join(f",{name}={value}" for name, value in options.items())
-    key = os.path.abspath(path) + spec
-    found = _opened.get(key)
-    if found is None:
-        found = _opened[key] = Unpacked.open(source, spec)
-    return found
+    state = (name, os.stat(path).st_mtime if os.path.exists(path) else 0.0)
+    held = _open.get(state)
+    if held is None:
+        held = _open[state] = Unpacked.open(source, name)
+    return held
 
 
 def split_spec(spec: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
@@ -52,3 +51,14 @@ def split_spec(spec: str | os.PathLike[str]) -> tuple[str, dict[str, str]]:
         return text, {}
     path, *options = _OPTION.split(text)
     return path, dict(option.split("=", 1) for option in options)
+
+
+def beside(spec: str | os.PathLike[str] | None, *names: str) -> Path | None:
+    """The first file called one of `names` in the folder of a dataset (of a file, that which it lies in; of a split's
+    folder, such as CLIP_benchmark's DIR/test, also the one above); None where there is none."""
+    if spec is None:
+        return None
+    path = Path(split_spec(spec)[0])
+    folder = path if path.is_dir() else path.parent
+    above = [folder.parent] if (folder / "nshards.txt").is_file() else []
+    return next((f / name for f in (folder, *above) for name in names if (f / name).is_file()), None)

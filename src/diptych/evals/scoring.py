@@ -318,9 +318,10 @@ def choose_places(split: Any, max_items: int) -> list[int]:
 
 
 def dataset_folder(given: str, split: Any) -> Path | None:
-    """The dataset's folder: as given, else two levels above the split's first shard (DIR/val/00000.tar)."""
-    if given:
-        return Path(given)
+    """What opens the split's dataset: as given, else where unpacked data says it lies, or two levels above the split's
+    first shard (DIR/val/00000.tar)."""
+    if given or getattr(split, "path", None):
+        return Path(given or split.path)
     shards = getattr(split, "shards", None)
     return Path(shards[0]).parent.parent if shards else None
 

@@ -41,7 +41,6 @@ def test_a_split_is_a_folder_too(tmp_path: Path) -> None:
     benchmark_files.clip_benchmark(tmp_path)
     source = open_source(tmp_path / "test")
     assert list(source.records()) == list(open_source(tmp_path).records())
-    assert source.folder == tmp_path
 
 
 def test_many_labels(tmp_path: Path) -> None:

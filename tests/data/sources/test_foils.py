@@ -9,6 +9,7 @@ import pytest
 from diptych.core.errors import DataError
 from diptych.core.record import Record
 from diptych.data.decode import decode_image
+from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.foils import Foils
 from diptych.data.sources.source import Reject, Source, open_source
 from tests.data import benchmark_files
@@ -45,6 +46,13 @@ def test_a_folder_of_tests(tmp_path: Path) -> None:
     ]
 
 
+def test_a_caption_in_two_tests_is_packed_twice(tmp_path: Path) -> None:
+    for test in ("swap_obj", "add_att"):
+        benchmark_files.sugarcrepe(tmp_path / "in", test)
+    report = pack(open_source(tmp_path / "in"), tmp_path / "out", PackConfig(jobs=1, vocab_size=300))
+    assert (report.kept, report.rejected) == (6, 0)
+
+
 def test_agrees_with_clip_benchmark(tmp_path: Path) -> None:
     theirs = pytest.importorskip("clip_benchmark.datasets.sugar_crepe", exc_type=ImportError)
     path = benchmark_files.sugarcrepe(tmp_path)
@@ -74,7 +82,12 @@ def test_aro_shows_the_box_alone(tmp_path: Path) -> None:
     first, _ = open_source(path).records()
     assert isinstance(first, Record)
     assert (first.segments[1].texts, first.meta["distractors"]) == (("caption 1",), ["wrong 1"])
-    assert (first.meta["test"], first.meta["attributes"]) == ("visual_genome_attribution", "white_old")
+    assert (first.meta["test"], first.meta["group"]) == ("visual_genome_attribution", "white_old")
+    rows = json.loads(path.read_text())
+    path.write_text(
+        json.dumps([{**{k: v for k, v in r.items() if k != "attributes"}, "relation_name": "on"} for r in rows])
+    )
+    assert [r.meta["group"] for r in open_source(path).records() if isinstance(r, Record)] == ["on", "on"]
     whole = decode_image(png(0))
     np.testing.assert_array_equal(decode_image(first.segments[0].data), whole[:, 0:8, 8:24])
     whole_again, _ = open_source(path, crop=False).records()

@@ -195,3 +195,46 @@ def test_a_colon_in_a_name_is_no_link(tmp_path: Path) -> None:
     (tmp_path / "scan12:30.png").write_bytes(png(9))
     got = words(read(tmp_path, "image,caption\nscan12:30.png,a\ndata:image/png;base64;x,b\n"))
     assert got == [("a",), "is_url"]
+
+
+def test_flickr30k(tmp_path: Path) -> None:
+    (tmp_path / "flickr30k_images").mkdir()
+    for i in range(2):
+        (tmp_path / f"{i}.png").rename(tmp_path / "flickr30k_images" / f"{i}.png")
+    rows = [
+        "image_name| comment_number| comment",
+        "0.png| 0| Two, young | men .",
+        "0.png| 0| Two men .",
+        "1.png| 0| X .",
+    ]
+    rows += ["1.png| 1   A dog runs"]  # as in its row 19,999
+    (tmp_path / "results.csv").write_text("\n".join(rows).replace("young | men", "young men"))
+    assert words(list(open_source(tmp_path / "results.csv").records())) == [
+        ("Two, young men .", "Two men ."),
+        ("X .",),
+        "bad_row",
+    ]
+
+
+def test_flickr8k(tmp_path: Path) -> None:
+    (tmp_path / "Images").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "Images" / "0.png")
+    (tmp_path / "captions.txt").write_text('image,caption\n0.png,"A child , in pink ."\n0.png,A girl .\n')
+    assert words(list(open_source(tmp_path / "captions.txt").records())) == [("A child , in pink .", "A girl .")]
+
+
+def test_a_missing_folder_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of the first 2 \('a.png' ...\) in .* image_root=DIR"):
+        read(tmp_path, "image,caption\na.png,a\nb.png,b\n")
+
+
+def test_a_column_beside_is_meta(tmp_path: Path) -> None:
+    (record,) = read(tmp_path, "image,caption,label,group\n0.png,a,mug,north\n")
+    assert (record.meta["label"], record.meta["group"]) == ("mug", "north")
+
+
+def test_a_class_is_a_caption_and_stays_a_label(tmp_path: Path) -> None:
+    (record,) = read(tmp_path, "image,label\n0.png,mug\n")
+    assert (record.segments[1].texts, record.meta["label"]) == (("mug",), "mug")
+    (record,) = read(tmp_path, "image,caption\n0.png,mug\n")
+    assert "caption" not in record.meta

@@ -66,11 +66,6 @@ class ClipBenchmark(Source):
         self.images_only = self.task != "retrieval"
         self.names = _lines(self.root / NAMES)
 
-    @property
-    def folder(self) -> Path:
-        """The folder with the class names, whichever split was named."""
-        return self.root
-
     def records(self) -> Iterator[Record | Reject]:
         """The samples split by split, tar by tar in the order of their numbers."""
         label = {"classification": "cls", "multilabel": "npy", "retrieval": "txt"}[self.task]
@@ -114,7 +109,7 @@ class ClipBenchmark(Source):
 
     def _present(self, data: bytes) -> list[str]:
         """The names of the classes (numbers, where no file names them) that a .npy says are in the picture."""
-        values = np.load(io.BytesIO(data), allow_pickle=False)
+        values: Any = np.load(io.BytesIO(data), allow_pickle=False)
         if values.ndim != 1 or (self.names and len(values) != len(self.names)):
             raise ValueError(f"the shape {values.shape} for {len(self.names)} classes")
         return [self.names[i] if self.names else str(i) for i in np.flatnonzero(values > 0).tolist()]
@@ -132,7 +127,7 @@ def _count(folder: Path) -> int:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text("utf-8-sig").rstrip().splitlines()]
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:

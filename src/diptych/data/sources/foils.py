@@ -75,7 +75,8 @@ class FoilsConfig(SourceConfig):
 
 
 class Foils(Source):
-    """A record an example: an image and the right caption; meta `distractors` (the wrong ones) and `test`."""
+    """A record an example: an image and the right caption; meta `distractors` (the wrong ones), `test`, and `group`
+    (ARO's relation or pair of attributes)."""
 
     config: FoilsConfig
 
@@ -127,8 +128,8 @@ class Foils(Source):
             except DataError as error:
                 return Reject(key, str(error), error.reason if isinstance(error, BadImage) else "bad_box", where)
         meta = plain_meta(values, (*IMAGES, *RIGHT, *WRONG, *BOX, OPTIONS))
-        if isinstance(attributes := values.get("attributes"), list):
-            meta["attributes"] = "_".join(map(str, attributes))  # ARO's groups: of equal pairs of attributes
+        if group := _group(values):
+            meta["group"] = group
         test = self.config.test or file.stem
         meta |= {"image": printable(name), "test": printable(test), "distractors": list(wrong)}
         return Record.pair(key, data, format, right, meta=meta)
@@ -143,6 +144,14 @@ def _captions(values: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     right = next((texts_of(values[n]) for n in RIGHT if n in values), ())
     wrong = tuple(t for n in WRONG if n in values for t in texts_of(values[n]))
     return tuple(t for t in right if t.strip()), tuple(t for t in wrong if t.strip())
+
+
+def _group(values: dict[str, Any]) -> str:
+    """What ARO averages over: the relation, or the pair of attributes."""
+    attributes = values.get("attributes")
+    if isinstance(attributes, list):
+        return printable("_".join(map(str, attributes)))
+    return printable(str(values.get("relation_name") or ""))
 
 
 def _file_names(values: dict[str, Any]) -> tuple[str, ...]:

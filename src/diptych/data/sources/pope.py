@@ -26,7 +26,7 @@ ANSWERS = ("yes", "no")
 def recognises(found: Look) -> bool:
     """Whether the first row is a question about an image with yes or no, or with one of POPE's categories."""
     row = first_row(found)
-    if not {"question_id", "image", "text"} <= row.keys():
+    if not {"question_id", "image", "text"} <= row.keys() or any(isinstance(v, (list, dict)) for v in row.values()):
         return False
     return str(row.get("label")).lower() in ANSWERS or ("label" not in row and row.get("category") in CATEGORIES)
 

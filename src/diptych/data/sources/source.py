@@ -84,14 +84,6 @@ class Source(ABC):
         path = getattr(self.config, "path", None)
         return str(path) if path is not None else type(self).__name__
 
-    @property
-    def folder(self) -> Path | None:
-        """Where files beside the records are looked for, such as classes.txt; None where the source has no place."""
-        path = getattr(self.config, "path", None)
-        if path is None:
-            return None
-        return Path(path) if Path(path).is_dir() else Path(path).parent
-
     @abstractmethod
     def records(self) -> Iterator[Record | Reject]:
         """Every record of the source, in its order."""

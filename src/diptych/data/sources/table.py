@@ -1,6 +1,7 @@
 """A table that names images and captions: .csv, .tsv, .jsonl, or a folder with a metadata.csv or metadata.jsonl."""
 
 import csv
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any, TextIO
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
+from diptych.data.image_folder import LOOKED_AT, find_image_folder
 from diptych.data.rows import Columns, choose_columns, records_of_rows
 from diptych.data.sources.source import Look, Reject, Source, SourceConfig, is_taken
 
@@ -73,13 +75,31 @@ class Table(Source):
                 columns, rows = self._json_rows(lines)
             else:
                 columns, rows = self._csv_rows(lines)
-            yield from records_of_rows(rows, columns, self.root, self.max_bytes, self.config.merge_rows)
+            root, rows = self._root(rows, columns)
+            yield from records_of_rows(rows, columns, root, self.max_bytes, self.config.merge_rows)
         finally:
             lines.close()
 
     def where(self, key: str) -> str:
         """The row in the file."""
         return f"{self.path} row {int(key)}"
+
+    def _root(self, rows: Iterator[Row | Reject], columns: Columns) -> tuple[Path, Iterator[Row | Reject]]:
+        """The folder at which the paths of images start, and the rows from their first. Where not one of the first
+        images lies where it should, it is looked for as Flickr's tables have it, in a folder beside."""
+        first, names = list[Row | Reject](), list[str]()
+        for row in rows if not self.config.image_root else ():
+            first.append(row)
+            value = None if isinstance(row, Reject) else row[2].get(columns.image)
+            if isinstance(value, str) and value.strip() and "://" not in value:
+                names.append(value.strip())
+                if _is_there(self.root / names[-1]):
+                    return self.root, itertools.chain(first, rows)
+            if len(first) == LOOKED_AT:
+                break
+        lost = len(names) > 1  # of one alone it is the name that is wrong
+        root = find_image_folder([(n,) for n in names], self.path) if lost else self.root
+        return root, itertools.chain(first, rows)
 
     def _choose(self, names: list[str]) -> Columns:
         config = self.config
@@ -155,8 +175,17 @@ class Table(Source):
             fields = _fields(line, lines, len(names), mark)
             if isinstance(fields, str):
                 yield Reject(key, fields, "bad_row", where)
-            else:
-                yield key, where, dict(zip(names, fields, strict=True))
+                continue
+            if mark == "|":  # Flickr30k's results.csv, like most such tables, has spaces around its bars
+                fields = [f.strip() for f in fields]
+            yield key, where, dict(zip(names, fields, strict=True))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or no name at all
+        return False
 
 
 def _fields(line: str, lines: "_Lines", count: int, mark: str) -> list[str] | str:
