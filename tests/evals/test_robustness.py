@@ -136,7 +136,7 @@ def contract_cases():
             if kind == "captions":
                 split = colour_models.blues(n)
                 return Case(colour_models.model(perfect=perfect), split, settings | {"choices": "captions"}, n)
-            n = min(n, 60) if kind == "writes" else n
+            n = min(n, 100) if kind == "writes" else n
             split = fakes.labelled(n, 10)
             model = writer(split, perfect) if kind == "writes" else fakes.model(kind, perfect, by_label=perfect)
             return Case(model, split, settings, n)
