@@ -11,13 +11,13 @@ from diptych.evals.caption_words import caption_words
 from diptych.evals.cider import Cider
 from diptych.evals.rouge import longest_common, rouge_scores
 
+WORDS = "a man the dog on red in of table's don't two t-shirt (big) plate 12:30 U.S. food, beach. grass wave?!"
+
 
 def _sentences(images=60, references=4):
     """Captions and references of words that occur more or less often, some of them short or empty."""
     draws = random.Random(0)
-    words = (
-        "a man the dog on red in of table's don't two t-shirt (big) plate 12:30 U.S. food, beach. grass wave?!".split(None)
-    )
+    words = WORDS.split()
     weights = [1 / (i + 1) for i in range(len(words))]
 
     def said():
