@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
-BENCHMARKS := $(addprefix benchmarks/,step.py accumulate.py locked.py loss_memory.py input.py zero_shot_build.py \
+BENCHMARKS := $(addprefix benchmarks/,step.py accumulate.py locked.py loss_memory.py input.py retrieval_memory.py zero_shot_build.py \
 	scaling.py time_to_accuracy.py gpu.py help.py)
 ARGS ?=
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt

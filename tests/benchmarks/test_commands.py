@@ -16,6 +16,7 @@ PARTS = {  # arguments beyond --tiny
     "accumulate": [],
     "loss_memory": ["--losses", "sigmoid"],
     "zero_shot_build": [],
+    "retrieval_memory": [],
     "scaling": [],
     "input": ["--sources", "folder", "--decode", "full"],
 }

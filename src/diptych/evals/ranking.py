@@ -8,6 +8,7 @@ batches of another shape differ by as much, and a collapsed model would else be 
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +22,14 @@ _CELLS = 1 << 23  # scores held at once (32 MB)
 
 Rows = Callable[[int, int], Tensor]
 """Scores of images start..stop against all texts, (stop - start, t)."""
+
+Ties = Literal["half", "optimistic", "pessimistic"]
+"""How a wrong item that ties with the best right one counts: as half of one, not at all, or as one that is above."""
+
+_OF_A_TIE = {"half": 0.5, "optimistic": 0.0, "pessimistic": 1.0}
+
+Table = Tensor | np.ndarray
+"""A vector a row, (n, e): in memory, or an array that is mapped from disk, in float32 or float16."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +94,15 @@ class Ranks:
     best_of_text: Float[Tensor, " t"]
 
 
-def ranks(rows: Rows, pair_scores: Float[Tensor, " p"], matches: Matches, chunk: int = 0) -> Ranks:
+def ranks(rows: Rows, pair_scores: Float[Tensor, " p"], matches: Matches, chunk: int = 0, ties: Ties = "half") -> Ranks:
     """Both directions' ranks from rows of scores of the distinct images, `chunk` at a time (0: what fits in 32 MB).
 
     `pair_scores` are the scores of `matches.pairs`, needed first, since a text's best image may come in a later chunk.
     """
     num_images, num_texts = len(matches.first_image), len(matches.first_text)
     image, text = (x.contiguous() for x in matches.pairs.unbind(1))
-    check_finite(pair_scores)
-    lowest = torch.finfo(pair_scores.dtype).min
-    best_i = pair_scores.new_full((num_images,), lowest).scatter_reduce(0, image, pair_scores, "amax")
-    best_t = pair_scores.new_full((num_texts,), lowest).scatter_reduce(0, text, pair_scores, "amax")
+    best_i, best_t = best_right(pair_scores, matches)
+    tie = _OF_A_TIE[ties]
     exact = torch.float32 if max(len(matches.image_of), len(matches.text_of)) < 1 << 22 else torch.float64
     text_copies, image_copies = matches.text_copies.to(exact), matches.image_copies.to(exact)
     above_i = torch.zeros(num_images, dtype=torch.float64)
@@ -108,17 +115,35 @@ def ranks(rows: Rows, pair_scores: Float[Tensor, " p"], matches: Matches, chunk:
         a, b = (int(x) for x in torch.searchsorted(image, torch.tensor([start, stop])))
         right = torch.zeros(scores.shape, dtype=torch.bool)
         right[image[a:b] - start, text[a:b]] = True
-        above_i[start:stop] = _above(scores, best_i[start:stop, None], right, exact) @ text_copies
-        above_t += image_copies[start:stop] @ _above(scores, best_t[None], right, exact)
+        above_i[start:stop] = _above(scores, best_i[start:stop, None], right, exact, tie) @ text_copies
+        above_t += image_copies[start:stop] @ _above(scores, best_t[None], right, exact, tie)
     return Ranks(1 + above_i, 1 + above_t, best_i, best_t)
 
 
-def pair_products(images: Float[Tensor, "i e"], texts: Float[Tensor, "t e"], matches: Matches) -> Float[Tensor, " p"]:
+def best_right(pair_scores: Float[Tensor, " p"], matches: Matches) -> tuple[Float[Tensor, " i"], Float[Tensor, " t"]]:
+    """The score of each distinct image's and each distinct text's best right answer."""
+    check_finite(pair_scores)
+    lowest, (image, text) = torch.finfo(pair_scores.dtype).min, matches.pairs.unbind(1)
+    best_i = pair_scores.new_full((len(matches.first_image),), lowest).scatter_reduce(0, image, pair_scores, "amax")
+    best_t = pair_scores.new_full((len(matches.first_text),), lowest).scatter_reduce(0, text, pair_scores, "amax")
+    return best_i, best_t
+
+
+def pair_products(images: Table, texts: Table, matches: Matches) -> Float[Tensor, " p"]:
     """The inner products of the matching pairs, without those of all others."""
     step = max(1, _CELLS // max(1, images.shape[1]))
     return torch.cat(
-        [(images[part[:, 0]] * texts[part[:, 1]]).sum(1) for part in matches.pairs.split(step)] or [images.new_zeros(0)]
+        [(rows_of(images, part[:, 0]) * rows_of(texts, part[:, 1])).sum(1) for part in matches.pairs.split(step)]
+        or [torch.zeros(0)]
     )
+
+
+def rows_of(table: Table, which: slice | Tensor) -> Float[Tensor, "n e"]:
+    """Some rows of a table as a tensor, those of an array in float32."""
+    if isinstance(table, Tensor):
+        return table[which]
+    rows = np.asarray(table[which if isinstance(which, slice) else which.numpy()], dtype=np.float32)
+    return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
 
 
 def chance_recall(right: Float64[np.ndarray, " q"], gallery: int, k: int) -> float:
@@ -148,11 +173,11 @@ def chance_median_rank(right: Float64[np.ndarray, " q"], gallery: int) -> float:
     return float(lower + upper) / 2 + 1
 
 
-def _above(scores: Tensor, best: Tensor, right: Tensor, exact: torch.dtype) -> Tensor:
-    """1 where a wrong item beats the best right one, 1/2 where it ties with it."""
+def _above(scores: Tensor, best: Tensor, right: Tensor, exact: torch.dtype, tie: float) -> Tensor:
+    """1 where a wrong item beats the best right one, `tie` where it ties with it."""
     margin = scores - best
     slack = TIE * best.abs().clamp_min(1.0)
-    above = (margin > slack).to(exact).add_((margin.abs() <= slack).to(exact), alpha=0.5)
+    above = (margin > slack).to(exact).add_((margin.abs() <= slack).to(exact), alpha=tie)
     return above.masked_fill_(right, 0.0)
 
 
