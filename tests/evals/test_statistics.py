@@ -3,6 +3,7 @@ import pytest
 
 from diptych.core.errors import EvalError
 from diptych.evals import statistics
+from diptych.evals.intervals import student_tail
 from tests.reference import bootstrap
 
 
@@ -126,3 +127,158 @@ def test_compare_adjusts_for_the_number_of_metrics():
     b = {f"m{i}": np.zeros(47) for i in range(10)}
     assert statistics.paired_difference(a["m0"], b["m0"]).verdict() == "better"
     assert {v for _, v in statistics.compare(a, b).values()} == {"indistinguishable"}
+
+
+def _holds(covered: list[bool], low: float = 0.93, high: float = 0.97) -> bool:
+    """Whether a share of simulations is within what is allowed, give or take two of its own standard errors."""
+    share, error = np.mean(covered), 2 * np.sqrt(0.05 * 0.95 / len(covered))
+    return low - error <= share <= high + error
+
+
+def _alike(rng: np.random.Generator, m: int, p: float, alike: float) -> tuple[np.ndarray, np.ndarray]:
+    """Hits of m images with 1 to 6 captions each, whose correlation within an image is `alike`."""
+    clusters = np.repeat(np.arange(m), rng.integers(1, 7, m))
+    if not alike:
+        return (rng.random(len(clusters)) < p).astype(float), clusters
+    prior = (1 - alike) / alike
+    rate = rng.beta(p * prior, (1 - p) * prior, m)
+    return (rng.random(len(clusters)) < rate[clusters]).astype(float), clusters
+
+
+def _simulate_clustered(m: int, low: float, high: float, alike: float, repeats: int) -> list[bool]:
+    rng = np.random.default_rng(0)
+    covered = []
+    for p in rng.uniform(low, high, repeats):  # a range of p: see test_intervals.py
+        e = statistics.share_estimate(*_alike(rng, m, p, alike))
+        covered.append(e.low <= p <= e.high)
+    return covered
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("m,low,high", [(50, 0.45, 0.55), (50, 0.85, 0.95), (200, 0.02, 0.08), (200, 0.9, 0.98)])
+def test_clustered_shares_are_covered_95_times_in_100(m, low, high, alike):
+    assert _holds(_simulate_clustered(m, low, high, alike, 600))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alike", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize(
+    "low,high", [(0.005, 0.03), (0.02, 0.08), (0.1, 0.2), (0.45, 0.55), (0.9, 0.98), (0.97, 0.995)]
+)
+@pytest.mark.parametrize("m", [50, 200, 1000])
+def test_clustered_shares_are_covered_everywhere(m, low, high, alike):
+    """Where only a few images have any hit, intervals are wider than they need be: a hit more or less is all there is,
+    and nothing says how alike captions are. They are never much too narrow."""
+    few = m * min(low, 1 - high) * 3 < 5
+    assert _holds(_simulate_clustered(m, low, high, alike, 4000), 0.92, 1.0 if few else 0.975)
+
+
+@pytest.mark.parametrize("n", [50, 200])
+def test_means_of_ranks_turned_round_are_covered(n):
+    """MRR: values within 0..1 that are no hits."""
+    rng = np.random.default_rng(1)
+    ranks = np.arange(1, 4000)
+    for q in (0.3, 0.8):
+        weights = (1 - q) ** (ranks - 1) * q
+        truth = float((weights / ranks).sum() / weights.sum())
+        covered = []
+        for _ in range(500):
+            e = statistics.mean_estimate(1 / rng.geometric(q, n))
+            covered.append(e.low <= truth <= e.high)
+        assert _holds(covered)
+
+
+@pytest.mark.parametrize(
+    "groups,small,large,low,high",
+    [(10, 3, 5, 0.1, 0.95), (10, 20, 60, 0.8, 1), (100, 1, 5, 0.3, 1), (3, 50, 90, 0.9, 1), (50, 20, 21, 0, 0.9)],
+)
+def test_means_over_classes_are_covered(groups, small, large, low, high):
+    rng = np.random.default_rng(2)
+    covered = []
+    for _ in range(500):
+        truth, sizes = rng.uniform(low, high, groups), rng.integers(small, large, groups)
+        e = statistics.stratified_mean(rng.binomial(sizes, truth), sizes, None)
+        covered.append(e.low <= truth.mean() <= e.high)
+    assert _holds(covered)
+
+
+def test_medians_are_covered():
+    """Ranks are whole numbers and the median one of them, so that it is held a little more often than 95 in 100."""
+    rng = np.random.default_rng(3)
+    for n, q in ((50, 0.02), (50, 0.1), (201, 0.02)):
+        truth = int(np.ceil(np.log(0.5) / np.log(1 - q)))
+        covered = []
+        for seed in range(250):
+            low, high = statistics.bootstrap_median(rng.geometric(q, n).astype(float), samples=300, seed=seed)
+            covered.append(low <= truth <= high)
+        assert _holds(covered, 0.93, 0.99)
+
+
+def _differing(
+    rng: np.random.Generator, m: int, wins: float, losses: float, clustered: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two models' hits: a wins and loses these shares of the items; clustered: 1 to 6 an image, some images easier to
+    tell apart than others."""
+    sizes = rng.integers(1, 7, m) if clustered else np.ones(m, int)
+    clusters = np.repeat(np.arange(m), sizes)
+    more = np.where(rng.random(m) < 0.5, 1.6, 0.4)[clusters] if clustered else np.ones(m)
+    drawn = rng.random(len(clusters)) / more
+    won, lost = drawn < wins, (drawn >= wins) & (drawn < wins + losses)
+    both = rng.random(len(clusters)) < 0.5
+    return np.where(won | (both & ~lost), 1.0, 0.0), np.where(lost | (both & ~won), 1.0, 0.0), clusters
+
+
+def _simulate_pairs(m: int, wins: float, losses: float, clustered: bool, repeats: int) -> tuple[list[bool], list[bool]]:
+    rng = np.random.default_rng(4)
+    covered, alarms = [], []
+    for seed, part in enumerate(rng.uniform(0.8, 1.2, repeats)):
+        a, b, clusters = _differing(rng, m, wins * part, losses * part, clustered)
+        test = statistics.paired_difference(a, b, clusters, samples=500, seed=seed)
+        covered.append(test.low <= (wins - losses) * part <= test.high)
+        alarms.append(test.p_value < 0.05)
+    return covered, alarms
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("m,wins,losses", [(50, 0.2, 0.1), (200, 0.06, 0.03), (400, 0.1, 0.1)])
+def test_paired_differences_are_covered(m, wins, losses, clustered):
+    assert _holds(_simulate_pairs(m, wins, losses, clustered, 500)[0], 0.93, 0.98)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("m,either", [(50, 0.03), (50, 0.2), (300, 0.05)])
+def test_the_paired_test_alarms_falsely_at_most_5_times_in_100(m, either, clustered):
+    assert _holds(_simulate_pairs(m, either, either, clustered, 600)[1], 0.0, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("m", [50, 200, 1000])
+@pytest.mark.parametrize("wins,losses", [(0.03, 0.0), (0.02, 0.02), (0.1, 0.05), (0.3, 0.3)])
+def test_paired_differences_and_alarms_everywhere(wins, losses, m, clustered):
+    """Where a handful of items differ, the interval is wider than it need be, and the test alarms less often."""
+    covered, alarms = _simulate_pairs(m, wins, losses, clustered, 3000)
+    assert _holds(covered, 0.93, 0.975 if m * (wins + losses) > 15 else 1.0)
+    if wins == losses:
+        assert _holds(alarms, 0.0, 0.05)
+
+
+def test_holm_keeps_the_rate_of_any_false_alarm_in_a_family():
+    """Twelve metrics of one pair of models, correlated, on three of which they differ: of the other nine any alarm is a
+    false one. Without adjustment there is one a third of the time."""
+    rng = np.random.default_rng(5)
+    adjusted, plain, found = [], [], []
+    for _ in range(600):
+        shared = rng.normal(size=80)
+        p_values = {}
+        for i in range(12):
+            d = 0.5 * shared + rng.normal(size=80) + (0.6 if i < 3 else 0.0)
+            z = d.mean() / (d.std(ddof=1) / np.sqrt(80))
+            p_values[f"m{i}"] = student_tail(float(z), 79)
+        holm = statistics.holm(p_values)
+        adjusted.append(any(holm[f"m{i}"] < 0.05 for i in range(3, 12)))
+        plain.append(any(p_values[f"m{i}"] < 0.05 for i in range(3, 12)))
+        found.append(holm["m0"] < 0.05)
+    assert _holds(adjusted, 0.0, 0.05)
+    assert np.mean(plain) > 0.2
+    assert np.mean(found) > 0.9
