@@ -76,7 +76,7 @@ class SceneTests(Corpus):
     summary: ClassVar[str] = "generated pictures with a right and a wrong caption, which differ in one fact: nine tests"
     origin: ClassVar[str] = "Diptych itself"
     licence: ClassVar[str] = "CC0-1.0"
-    size: ClassVar[str] = "any; 3600 pictures, nothing to fetch, 6 MB packed"
+    size: ClassVar[str] = "any; 3600 pictures, nothing to fetch, 14 MB packed"
     version: ClassVar[str] = "1"
     packing: ClassVar[PackConfig] = PackConfig(val=0.0, tokenizer="none")
 
