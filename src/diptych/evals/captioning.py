@@ -8,21 +8,25 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from diptych.core.config import to_dict
-from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
 from diptych.data.image_reader import ImageReader
 from diptych.evals.bleu import bleu_counts, bleu_estimate, bleu_of
 from diptych.evals.caption_words import caption_words
 from diptych.evals.cider import SCALE, Cider
+from diptych.evals.clip_score import Convention, Judgement, judge_captions, judgement_estimates, open_scorer
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable, some
 from diptych.evals.fact_metrics import SceneFacts
 from diptych.evals.items import item_table
+from diptych.evals.rouge import rouge_scores
 from diptych.evals.scene_facts import is_scene
-from diptych.evals.scoring import blank_images, choose_places, describe_broken, distinct, paired_values, thumbnail
+from diptych.evals.scoring import choose_places, describe_broken, paired_values, thumbnail
 from diptych.evals.statistics import mean_estimate, paired_difference, share_estimate
-from diptych.evals.written import Written, dealt_out
+from diptych.evals.written import Written, captions_of, dealt_out, write_captions
 from diptych.models.capabilities import require
 from diptych.models.pretrained import Pretrained
+
+BLEU = (1, 2, 3, 4)
+"""Up to how many words n-grams are counted, in each BLEU."""
 
 DEALS = 5
 """How often the captions are dealt out to wrong images, to find what chance reaches."""
@@ -43,12 +47,17 @@ class CaptioningConfig(EvalConfig):
     seed: int = 0
     pictures: int = Field(24, ge=0)
     """How many captions with their images go into the report: as they come, the best and the worst."""
+    scorer: str = ""
+    """Another model that embeds images and words and judges the captions (CLIPScore): a run's folder, openclip:PATH or
+    hf:PATH; empty: none."""
+    clip_convention: Convention = "hessel"
+    """What its cosines are made into: Hessel's CLIPScore, or torchmetrics' (`evals/clip_score.py`)."""
 
     quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 300}
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records have no captions of one image."""
-        captioned = sum(bool(_captions(data, p)) for p in some(data))
+        captioned = sum(bool(captions_of(data, p)) for p in some(data))
         return super().unsuited(model, data) or ("" if captioned > 1 else "its records have no captions")
 
     def build(self) -> "Captioning":
@@ -57,7 +66,8 @@ class CaptioningConfig(EvalConfig):
 
 
 class Captioning(Eval):
-    """CIDEr-D, BLEU-4 and exact matches of the captions that a model writes, with intervals over images.
+    """CIDEr-D, BLEU, ROUGE-L and exact matches of the captions that a model writes, with intervals over images; and
+    CLIPScore, where another model is named that judges them. METEOR and SPICE need Java and are left out.
 
     Chance is what the model's own captions reach when they are dealt out to wrong images: a model that always says the
     same never lies above it, however well it writes. On the `scenes` corpus every fact that a caption claims is checked
@@ -76,12 +86,17 @@ class Captioning(Eval):
         """Evaluate `model` on the split `data`."""
         config = self.config
         require(model.model, self.needs, "captioning")
+        judge = open_scorer(config.scorer, model) if config.scorer else None
         places = choose_places(data, config.max_items)
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
-        references = {p: texts for p in places if (texts := _captions(data, p))}
-        written = self._write(model, reader, references)
+        references = {p: texts for p in places if (texts := captions_of(data, p))}
+        how: dict[str, Any] = {"beams": config.beams, "max_tokens": config.max_tokens}
+        written = write_captions(model, reader, references, config.prompt, config.blind, **how)
         deals = dealt_out(written.clusters, DEALS, config.seed)
-        scores = CaptionScores(written, deals, config)
+        judged = None
+        if judge is not None:
+            judged = judge_captions(judge, data, written, deals, config.clip_convention, config.batch_size)
+        scores = CaptionScores(written, deals, config, judged)
         metrics = scores.metrics()
         meta = [data.meta(p) for p in written.places]
         facts = SceneFacts(meta, written, deals, config.bootstrap, config.seed) if all(map(is_scene, meta)) else None
@@ -92,6 +107,7 @@ class Captioning(Eval):
             "images": len(written.places),
             "images_without_caption": len(places) - len(references),
             "broken_images": describe_broken(reader),
+            **({} if judge is None else {"scorer_fingerprint": judge.fingerprint}),
             **_variety(written),
         }
         tables: dict[str, Any] = {}
@@ -111,43 +127,32 @@ class Captioning(Eval):
             fingerprint=model.fingerprint,
         )
 
-    def _write(self, model: Pretrained, reader: ImageReader, references: dict[int, tuple[str, ...]]) -> Written:
-        config = self.config
-        how = {"beams": config.beams, "max_tokens": config.max_tokens}
-        kept: list[int] = []
-        hashes: list[bytes] = []
-        captions: list[str] = []
-        for batch in reader.batches(list(references)):
-            kept += batch.places
-            hashes += batch.hashes
-            captions += model.caption(batch.images, config.prompt, **how)
-        clusters = distinct(hashes)
-        if len(np.unique(clusters)) < 2:
-            raise EvalError(
-                f"captioning must be given at least 2 different readable images with captions; got "
-                f"{len(np.unique(clusters))}, {len(references)} with captions and {len(reader.broken)} broken. "
-                "Choose a larger split, or one whose records have captions (questions and answers: use vqa)."
-            )
-        blank = model.caption(blank_images(reader.format, 1), config.prompt, **how)[0] if config.blind else None
-        return Written(kept, [references[p] for p in kept], captions, clusters, blank)
-
 
 class CaptionScores:
     """What the captions of a split are worth beside its references."""
 
-    def __init__(self, written: Written, deals: list[Int64[np.ndarray, " n"]], config: CaptioningConfig) -> None:
-        self.written, self.config = written, config
+    def __init__(
+        self,
+        written: Written,
+        deals: list[Int64[np.ndarray, " n"]],
+        config: CaptioningConfig,
+        judged: Judgement | None = None,
+    ) -> None:
+        self.written, self.config, self.judged = written, config, judged
         said, references = written.captions, written.references
         self.scorer = Cider(references)
         self.cider = self.scorer.scores(said)
         self.counts = bleu_counts(said, references)
         self.exact = self._exact(said)
+        self.rouge = rouge_scores(said, references)
         dealt = [[said[i] for i in deal.tolist()] for deal in deals]
         self.chance = {
             "cider": float(np.mean([self.scorer.scores(d) for d in dealt])),
-            "bleu_4": float(np.mean([bleu_of(bleu_counts(d, references).sum(0, keepdims=True)) for d in dealt])),
             "exact_match": float(np.mean([self._exact(d) for d in dealt])),
+            "rouge_l": float(np.mean([rouge_scores(d, references) for d in dealt])),
         }
+        sums = [bleu_counts(d, references).sum(0, keepdims=True) for d in dealt]
+        self.chance |= {f"bleu_{n}": float(np.mean([bleu_of(s, n) for s in sums])) for n in BLEU}
 
     def metrics(self) -> dict[str, Estimate]:
         """Each score with its interval and what chance reaches."""
@@ -157,7 +162,12 @@ class CaptionScores:
             "cider": _scaled(mean_estimate(self.cider / SCALE, clusters, chance["cider"] / SCALE, **how)),
             "bleu_4": bleu_estimate(self.counts, clusters, chance["bleu_4"], **how),
             "exact_match": share_estimate(self.exact, clusters, chance["exact_match"], **how),
+            "rouge_l": mean_estimate(self.rouge, clusters, chance["rouge_l"], **how),
         }
+        for n in BLEU[:-1]:
+            metrics[f"bleu_{n}"] = bleu_estimate(self.counts, clusters, chance[f"bleu_{n}"], **how, n=n)
+        if self.judged is not None:
+            metrics |= judgement_estimates(self.judged, clusters, self.config.clip_convention, **how)
         if self.written.blank is not None:
             blind = self._blind()
             metrics["blind_cider"] = _scaled(mean_estimate(blind / SCALE, clusters, **how))
@@ -169,7 +179,9 @@ class CaptionScores:
 
     def values(self) -> dict[str, np.ndarray]:
         """What each image brought to the scores that are means over images (BLEU is none)."""
-        values = {"cider": self.cider, "exact_match": self.exact}
+        values = {"cider": self.cider, "exact_match": self.exact, "rouge_l": self.rouge}
+        if self.judged is not None:
+            values |= {"clip_score": self.judged.clip_score, "ref_clip_score": self.judged.ref_clip_score}
         if self.written.blank is not None:
             blind = self._blind()
             values |= {"blind_cider": blind, "cider_over_blind": self.cider - blind}
@@ -209,14 +221,6 @@ class CaptionScores:
         """Whether each caption equals one of its image's references, but for case and punctuation."""
         pairs = zip(said, self.written.references, strict=True)
         return np.array([caption_words(c) in {caption_words(r) for r in texts} for c, texts in pairs])
-
-
-def _captions(split: Any, place: int) -> tuple[str, ...]:
-    """The distinct captions of a record; () of one that is no pair: questions with answers, pages, lone images."""
-    texts, images = split.pieces(place)
-    if len(texts) != 1 or len(images) != 1 or texts[0].role in ("question", "answer"):
-        return ()
-    return tuple(dict.fromkeys(t for t in texts[0].texts if t.strip()))
 
 
 def _variety(written: Written) -> dict[str, Any]:
