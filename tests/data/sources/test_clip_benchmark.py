@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
@@ -15,7 +16,7 @@ from diptych.data.located import again
 from diptych.data.sources.clip_benchmark import ClipBenchmark
 from diptych.data.sources.source import Reject, open_source
 from tests.data import benchmark_files
-from tests.data.pictures import png
+from tests.data.pictures import pixels, png
 
 
 def records(path: Path, **options: Any) -> list[Record]:
@@ -80,6 +81,7 @@ def test_shards_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [r.meta["label"] for r in records(tmp_path)] == list(range(11))
 
 
+@pytest.mark.filterwarnings("ignore:WebDataset")
 @pytest.mark.parametrize("task", ["classification", "multilabel", "retrieval"])
 def test_agrees_with_the_public_reader(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("clip_benchmark")
@@ -101,3 +103,32 @@ def test_agrees_with_the_public_reader(tmp_path: Path, task: str, monkeypatch: p
             assert record.meta["label"] == [data.classes[i] for i in np.flatnonzero(label)]
         else:
             assert record.meta["label"] == label
+
+
+def test_reads_what_the_public_writer_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("clip_benchmark")
+    if "requests" not in sys.modules:
+        monkeypatch.setitem(sys.modules, "requests", types.ModuleType("requests"))
+    writer = pytest.importorskip("clip_benchmark.webdataset_builder", exc_type=ImportError)
+    plain = writer.torch.utils.data.DataLoader
+    monkeypatch.setattr(writer.torch.utils.data, "DataLoader", lambda *a, **k: plain(*a, **{**k, "num_workers": 0}))
+
+    class Pictures(list):  # type: ignore[type-arg]
+        classes, templates = ("cat", "dog"), ("a {c}.",)
+
+    data = Pictures((Image.fromarray(pixels(i)), i % 2) for i in range(5))
+    writer.convert_dataset(
+        data,
+        "test",
+        str(tmp_path),
+        transform=writer.PIL_to_bytes("png"),
+        image_format="png",
+        max_count=2,
+        verbose=False,
+    )
+    found = records(tmp_path)
+    assert [r.meta["label"] for r in found] == [0, 1, 0, 1, 0]
+    for i, record in enumerate(found):
+        seen = decode_image(record.segments[0].data).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(seen, pixels(i))
+    assert (tmp_path / "zeroshot_classification_templates.txt").read_text() == "a {c}.\n"

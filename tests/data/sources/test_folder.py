@@ -12,6 +12,7 @@ from diptych.data.dataset import Dataset
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.folder import FolderConfig
 from diptych.data.sources.source import Reject, open_source
+from tests.data import benchmark_files
 from tests.data.pictures import jpg, png
 
 
@@ -123,7 +124,7 @@ def test_images_that_we_cannot_read_are_not_overlooked(tmp_path: Path) -> None:
 
 def test_a_table_beside_the_images_is_pointed_at(tmp_path: Path) -> None:
     put(tmp_path, {"img/a.jpg": jpg(), "captions.csv": "image,caption\n"})
-    with pytest.raises(DataError, match=r"pack .*captions.csv instead"):
+    with pytest.raises(DataError, match=r"take .*captions.csv instead"):
         read(tmp_path)
 
 
@@ -154,3 +155,15 @@ def test_names_that_are_no_utf_8_are_packed(tmp_path: Path) -> None:
     record = Dataset.open(tmp_path / "out").split("train").record(0)
     assert record.key == r"f\udcfcr/caf\udce9 0"
     assert record.meta["image"] == r"f\udcfcr/caf\udce9 0.png"
+
+
+def test_a_benchmarks_file_in_the_folder_is_asked_for(tmp_path: Path) -> None:
+    path = benchmark_files.coco(tmp_path)
+    with pytest.raises(DataError, match=r"holds none, but annotations/captions_val2017.json. .* take .* instead"):
+        read(tmp_path)
+    (first, *_) = read(tmp_path, captions="folders").values()
+    assert isinstance(first, Record)
+    assert first.meta["label"] == "val2017"
+    for file in path.parent.iterdir():
+        file.write_text('{"about": "nothing known"}')
+    assert len(read(tmp_path)) == 3

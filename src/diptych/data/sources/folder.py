@@ -19,12 +19,15 @@ from diptych.data.sources.source import (
     Source,
     SourceConfig,
     is_taken,
+    look,
     read_file,
 )
 
 GENERAL = True
 SIDECARS = ("txt", "caption", "json")
 MAX_SIDECAR_BYTES = 1 << 20
+MOST_TABLES = 16
+"""Files of a folder that are looked into, whether they hold the captions of all."""
 NO_CAPTIONS = frozenset({"readme", "license", "licence", "notice", "requirements", "classes", "labels", "dataset_info"})
 """Text files that no one means as the caption of a lost image."""
 
@@ -166,10 +169,12 @@ class Folder(Source):
                 return False
             nested = nested or bool(inner and stems)
             tables += [f"{inner}{n}" for n in names if suffix_of(n) in ("csv", "tsv", "jsonl", "parquet")]
+            some = [n for n in names if suffix_of(n) == "json"][:MOST_TABLES]
+            tables += [f"{inner}{n}" for n in some if is_taken(look(self.root / inner / n))]
         if tables:
             raise DataError(
                 f"{self.root} must hold a caption beside each image; it holds none, but {tables[0]}. "
-                f"If the captions are in it, pack {self.root / tables[0]} instead; else set captions=folders."
+                f"If the captions are in it, take {self.root / tables[0]} instead; else set captions=folders."
             )
         return nested
 
