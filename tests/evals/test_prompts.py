@@ -1,7 +1,10 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from diptych.core.errors import EvalError
-from diptych.evals.prompts import fill, read_classes, read_templates
+from diptych.evals.prompts import fill, read_classes, read_templates, template_sets
 from tests import torchvision_on_cpu
 
 
@@ -22,6 +25,78 @@ def test_the_packaged_templates_are_those_of_open_clip():
     assert list(read_templates("simple", None)[0]) == [t("{}") for t in open_clip.SIMPLE_IMAGENET_TEMPLATES]
 
 
+COUNTS = {
+    "birdsnap": 1,
+    "caltech101": 34,
+    "cifar10": 18,
+    "cifar100": 18,
+    "clevr_counts": 1,
+    "country211": 5,
+    "describable_textures": 8,
+    "eurosat": 3,
+    "facial_emotion_recognition_2013": 6,
+    "fgvc_aircraft": 2,
+    "flowers102": 1,
+    "food101": 1,
+    "gtsrb": 3,
+    "hateful_memes": 1,
+    "imagenet": 80,
+    "kinetics700": 28,
+    "kitti": 1,
+    "mnist": 1,
+    "oxford_pets": 1,
+    "pascal_voc_2007": 1,
+    "patch_camelyon": 1,
+    "resisc45": 18,
+    "sst2": 1,
+    "stanford_cars": 8,
+    "stl10": 2,
+    "sun397": 2,
+    "ucf101": 48,
+}
+
+
+def test_the_27_data_sets_of_clips_paper_have_their_templates():
+    assert len(COUNTS) == 27
+    assert set(template_sets()) == {*COUNTS, "clip", "simple", "plain"}
+    for name, count in COUNTS.items():
+        templates, source = read_templates(name, None)
+        assert (len(templates), len(set(templates)), source) == (count, count, name)
+
+
+SHARED = {
+    "caltech101": "caltech101",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "cars": "stanford_cars",
+    "country211": "country211",
+    "dtd": "describable_textures",
+    "eurosat": "eurosat",
+    "fer2013": "facial_emotion_recognition_2013",
+    "fgvc_aircraft": "fgvc_aircraft",
+    "flowers": "flowers102",
+    "food101": "food101",
+    "gtsrb": "gtsrb",
+    "imagenet1k": "imagenet",
+    "kitti_closest_vehicle_distance": "kitti",
+    "mnist": "mnist",
+    "pets": "oxford_pets",
+    "renderedsst2": "sst2",
+    "stl10": "stl10",
+    "sun397": "sun397",
+    "voc2007": "pascal_voc_2007",
+}
+
+
+@pytest.mark.parametrize("theirs,ours", SHARED.items())
+def test_they_are_clip_benchmarks_where_it_has_the_authors(theirs, ours):
+    """It has others for clevr, pcam and resisc45, and none for the rest."""
+    package = pytest.importorskip("clip_benchmark")
+    file = Path(package.__path__[0]) / "datasets" / "en_zeroshot_classification_templates.json"
+    found = json.loads(file.read_text("utf-8"))[theirs]
+    assert sorted(read_templates(ours, None)[0]) == sorted(t.replace("{c}", "{}") for t in found)
+
+
 def test_labels_become_names():
     classes = read_classes("", None, ["golden_retriever", "cat", "cat"])
     assert classes.labels == ("cat", "golden_retriever")
@@ -35,7 +110,8 @@ def test_labels_become_names():
         (("a photo",), r"hold {} once.*got 'a photo' \(line 1"),
         (("{} and {}",), "hold {} once"),
         ((), "at least one prompt"),
-        ("no/such.txt", 'must be "clip", "simple", "plain", or a text file'),
+        ("no/such.txt", 'must be "clip", "simple", "plain", another set by name, or a text file'),
+        ("fgvc_aircrafts", "Did you mean 'fgvc_aircraft'"),
         ("clop", "must be .*'clop'"),
     ],
 )

@@ -16,6 +16,8 @@ from torch import Tensor
 from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageBatch, ImageReader
+from diptych.evals.class_guesses import class_vectors, guess
+from diptych.evals.class_labels import read_labels
 from diptych.evals.eval import some
 from diptych.evals.prompts import BARE, fill, read_classes, read_templates
 from diptych.evals.ranking import Matches
@@ -29,7 +31,6 @@ from diptych.evals.scoring import (
     SomeTexts,
     dataset_folder,
 )
-from diptych.evals.zero_shot import class_vectors, guess, read_labels
 from diptych.models.pretrained import Pretrained
 
 HELD = 256 << 20

@@ -1,5 +1,6 @@
 """Class names and prompt templates: from the settings, from the dataset's folder, or from the labels themselves."""
 
+import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,6 +10,9 @@ from diptych.core.errors import EvalError
 
 SINGLE = "a photo of a {}."
 BARE = "{}"
+
+ALIASES = {"imagenet": "clip"}
+"""Template sets that have two names."""
 
 
 class Classes(NamedTuple):
@@ -63,16 +67,26 @@ def read_classes(wanted: str | Sequence[str], folder: Path | None, labels: Seque
 
 
 def read_templates(wanted: str | Sequence[str], folder: Path | None) -> tuple[tuple[str, ...], str]:
-    """Prompt templates and where they are from: a tuple, "clip" (80), "simple" (7), "plain" (the bare name), a file,
-    or, for "", the folder's templates.txt if there is one and else "clip"."""
+    """Prompt templates and where they are from: a tuple, the name of a set, a file, or, for "", the folder's
+    templates.txt if there is one and else "clip".
+
+    Sets by name: "clip" (80, also "imagenet"), "simple" (7), "plain" (the bare name), and those of the other 26 data
+    sets of Radford et al., arXiv:2103.00020, as the authors published them (`template_sets`).
+    """
     if not isinstance(wanted, str):
         return _check_templates(tuple(wanted), "the settings"), "the settings"
     if not wanted and folder is not None and (folder / "templates.txt").is_file():
         return _check_templates(tuple(_lines(folder / "templates.txt", "templates")), "templates.txt"), "templates.txt"
-    packaged = resources.files("diptych.evals").joinpath("templates", f"{wanted or 'clip'}.txt")
+    packaged = resources.files("diptych.evals").joinpath("templates", f"{ALIASES.get(wanted, wanted) or 'clip'}.txt")
     if "/" not in wanted and packaged.is_file():
         return _check_templates(tuple(packaged.read_text("utf-8").splitlines()), wanted), wanted or "clip"
     return _check_templates(tuple(_lines(Path(wanted), "templates")), wanted), wanted
+
+
+def template_sets() -> tuple[str, ...]:
+    """The names of the packaged template sets."""
+    files = resources.files("diptych.evals").joinpath("templates").iterdir()
+    return tuple(sorted({f.name.removesuffix(".txt") for f in files if f.name.endswith(".txt")} | set(ALIASES)))
 
 
 def fill(template: str, name: str) -> str:
@@ -85,8 +99,12 @@ def _lines(path: Path, what: str) -> list[str]:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        extra = ' "clip", "simple", "plain", or' if what == "templates" else ""
-        raise EvalError(f"{what} must be{extra} a text file with one a line; got {str(path)!r} ({reason}).") from None
+        extra = ' "clip", "simple", "plain", another set by name, or' if what == "templates" else ""
+        close = difflib.get_close_matches(str(path), template_sets(), n=1) if extra else []
+        hint = f" Did you mean {close[0]!r}?" if close else f" Sets: {', '.join(template_sets())}." if extra else ""
+        raise EvalError(
+            f"{what} must be{extra} a text file with one a line; got {str(path)!r} ({reason}).{hint}"
+        ) from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
