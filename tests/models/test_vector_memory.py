@@ -46,3 +46,36 @@ def test_a_model_with_a_memory_embeds_each_text_once():
     assert torch.equal(model.embed_text(texts), plain)
     assert torch.equal(model.embed_text(texts[::-1]), plain.flip(0))
     assert model.memory.computed == {"text": 2}
+
+
+def test_what_lies_in_order_is_not_copied(tmp_path):
+    memory, rows = VectorMemory(tmp_path), torch.randn(9, 4)
+    keys = [text_key(f"text {i}") for i in range(9)]
+    for part in (slice(0, 4), slice(4, 9)):
+        memory.add("text", keys[part], rows[part])
+    whole = memory.get("text", keys)
+    assert torch.equal(whole, rows)
+    assert memory.get("text", keys[2:6]).untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    memory.save()
+    mapped = memory.get("text", keys)
+    assert torch.equal(mapped, rows)
+    assert mapped.untyped_storage().data_ptr() == memory.get("text", keys[3:]).untyped_storage().data_ptr()
+    memory.add("text", [text_key("one more")], rows[:1] + 1)  # beside those of a file
+    assert torch.equal(memory.get("text", [text_key("one more"), keys[8]]), torch.stack([rows[0] + 1, rows[8]]))
+    memory.save()
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    again = VectorMemory(tmp_path)
+    assert torch.equal(again.get("text", [keys[8], text_key("one more")]), torch.stack([rows[8], rows[0] + 1]))
+
+
+def test_what_others_have_saved_meanwhile_is_known_once(tmp_path):
+    one, two, rows = VectorMemory(tmp_path), VectorMemory(tmp_path), torch.randn(3, 2)
+    keys = [text_key(str(i)) for i in range(3)]
+    one.add("text", keys, rows)
+    two.add("text", keys[::-1], rows.flip(0))
+    one.save()
+    two.refresh()  # it holds them too, and not yet in a file
+    two.save()
+    two.refresh()
+    assert torch.equal(two.get("text", keys), rows)
+    assert torch.equal(VectorMemory(tmp_path).get("text", keys), rows)
