@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageReader
+from diptych.evals import candidates
 from diptych.evals.candidates import (
     CandidateScores,
     distractors_of,
@@ -14,9 +16,11 @@ from diptych.evals.candidates import (
     score_items,
 )
 from diptych.evals.scoring import ScoredItems, Scoring
+from diptych.models.pretrained import Pretrained
 from tests.evals import fakes
-from tests.evals.fake_writer import writer
+from tests.evals.fake_writer import WordTokenizer, writer
 from tests.evals.two_captions import right_and_wrong
+from tests.models.test_writers_contract import NAMES, ready
 
 
 def _reader(split):
@@ -35,15 +39,30 @@ def test_scores_of_an_image_s_own_texts_are_those_of_the_whole_matrix(scoring):
     split = right_and_wrong(20, 2)
     model = writer(split, perfect=False)
     texts = [f"thing {i}" for i in range(20)]
-    candidates = [[i, (i + 3) % 20, 5] if i % 2 else [(i + 1) % 20, i] for i in range(20)]
+    own = [[i, (i + 3) % 20, 5] if i % 2 else [(i + 1) % 20, i] for i in range(20)]
     whole = ScoredItems(model, _reader(split), range(20), texts, scoring).rows(0, 20)
     scorer = CandidateScores(model, _reader(split), range(20), texts, scoring)
-    for row, mine, scores in zip(whole, candidates, scorer.of_each(candidates), strict=True):
+    for row, mine, scores in zip(whole, own, scorer.of_each(own), strict=True):
         np.testing.assert_allclose(scores, row[mine], rtol=1e-5)
     assert scorer.of_blank().shape == scorer.of_none().shape == (20,)
     np.testing.assert_allclose(
         scorer.of_none(), CandidateScores(model, _reader(split), [], texts, Scoring("log_likelihood")).of_blank()
     )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("language_model")])
+def test_of_every_kind_of_writer_too(name, monkeypatch):
+    monkeypatch.setattr(candidates, "LOGITS", 1000)  # in many parts
+    model = Pretrained(ready(name), WordTokenizer())
+    split = right_and_wrong(6, 2)
+    texts = ["a thing 1", "thing 2", "a small red thing that is long 3", "thing", "4", "thing 5 and 6"]
+    own = [[i, (i + 1) % 6, 2] for i in range(6)]
+    scoring, reader = Scoring("log_likelihood"), ImageReader(split, model.model.config.image_format, 4)
+    whole = ScoredItems(model, reader, range(6), texts, scoring).rows(0, 6)
+    for row, mine, scores in zip(
+        whole, own, CandidateScores(model, reader, range(6), texts, scoring).of_each(own), strict=True
+    ):
+        torch.testing.assert_close(scores, row[mine], atol=1e-4, rtol=1e-5)  # sums of 20 logs, batched otherwise
 
 
 def test_only_what_is_asked_for_is_scored():

@@ -15,6 +15,7 @@ from diptych.data.image_reader import ImageReader
 from diptych.evals.ranking import TIE, check_finite
 from diptych.evals.scoring import ScoredItems, Scoring, blank_images, read_gallery
 from diptych.models.pretrained import Pretrained
+from diptych.models.writer import LOGITS, Writer
 
 
 class Item(NamedTuple):
@@ -51,23 +52,50 @@ class CandidateScores(ScoredItems):
 
     @torch.inference_mode()
     def of_each(self, candidates: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Scores of every image against its texts. Images that have the same texts are scored together."""
+        """Scores of every image against its texts."""
         found: list[Tensor] = []
+        writes = isinstance(self.model.model, Writer)
         for batch in self.reader.batches(self.places):
             mine = candidates[len(found) : len(found) + len(batch.places)]
-            scores = [torch.empty(0)] * len(mine)
-            together: dict[tuple[int, ...], list[int]] = {}
-            for row, texts in enumerate(mine):
-                together.setdefault(tuple(sorted(texts)), []).append(row)
-            for texts, rows in together.items():
-                images = batch.images[rows].to(self.model.device)
-                block = self._scored(images, [self._batch(texts)])[0].to("cpu", torch.float32)
-                block = self._adjusted(block, texts) if self.scoring.by == "log_likelihood" else block
-                place = {t: n for n, t in enumerate(texts)}
-                for row, values in zip(rows, block, strict=True):
-                    scores[row] = values[[place[t] for t in mine[row]]]
+            images = batch.images.to(self.model.device)
+            scores = (self._of_writer if writes else self._of_sets)(images, mine)
+            if self.scoring.by == "log_likelihood":
+                scores = [self._adjusted(s[None], texts)[0] for s, texts in zip(scores, mine, strict=True)]
             found += scores
         return found
+
+    def _of_sets(self, images: Tensor, candidates: Sequence[Sequence[int]]) -> list[Tensor]:
+        """A block of scores for images that have the same texts, so that none is computed that nobody asked for."""
+        scores = [torch.empty(0)] * len(images)
+        together: dict[tuple[int, ...], list[int]] = {}
+        for row, texts in enumerate(candidates):
+            together.setdefault(tuple(sorted(texts)), []).append(row)
+        for texts, rows in together.items():
+            block = self._scored(images[rows], [self._batch(texts)])[0].to("cpu", torch.float32)
+            place = {t: n for n, t in enumerate(texts)}
+            for row, values in zip(rows, block, strict=True):
+                scores[row] = values[[place[t] for t in candidates[row]]]
+        return scores
+
+    def _of_writer(self, images: Tensor, candidates: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Every image is read once, and then each of its texts behind it, a row a text: `Writer.likelihoods` without
+        the texts of other images."""
+        network: Any = self.model.model
+        state = network.begin_images(images)
+        rows = [(image, text) for image, texts in enumerate(candidates) for text in texts]
+        found = torch.empty(len(rows))
+        order = sorted(range(len(rows)), key=lambda n: len(self._rows[rows[n][1]].ids))
+        longest = len(self._rows[rows[order[-1]][1]].ids)
+        some = max(1, min(256, LOGITS // (longest * network.vocab_size)))
+        for part in (order[i : i + some] for i in range(0, len(order), some)):
+            tokens, lengths = self._batch([rows[n][1] for n in part])
+            tokens = tokens[:, : int(lengths.max())]
+            of_image = torch.tensor([rows[n][0] for n in part], device=tokens.device)
+            hidden = network.read(state.select(of_image), tokens[:, :-1], (lengths - 1).clamp(min=0))
+            chosen = network.logits(hidden).float().log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            real = (torch.arange(tokens.shape[1] - 1) < (lengths - 1)[:, None]).to(chosen.device)
+            found[part] = chosen.where(real, 0.0).sum(1).to("cpu", torch.float32)
+        return list(found.split([len(texts) for texts in candidates]))
 
     @torch.inference_mode()
     def of_blank(self) -> Float[Tensor, " t"]:
