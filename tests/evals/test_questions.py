@@ -29,6 +29,15 @@ def test_questions_come_from_segments_and_from_meta():
     assert found == (found.asked, "meta and segments", 0, 0, 0)
 
 
+def test_what_each_of_several_people_answered_is_kept():
+    texts = (("question", ("what?", "where?")), ("answer", ("cup", "here")))
+    people = [["cup"] * 9 + ["mug"], ["here"] * 10]
+    meta = {"answers_of": people, "question_types": ["what", "where"], "kinds": ["other", "other"]}
+    found = read_questions(_split((texts, meta), (texts, {"answers_of": people[:1]})), [0, 1]).asked
+    assert [q.people for q in found] == [*map(tuple, people), (), ()], "lists of another length belong to others"
+    assert [q.begins for q in found] == ["what", "where", "", ""]
+
+
 def test_of_several_peoples_answers_the_most_common_is_right():
     texts = (("question", ("what?",)), ("answer", ("cup", "mug", "mug")))
     assert read_questions(_split((texts, {})), [0]).asked == [Question(0, "what?", "mug")]

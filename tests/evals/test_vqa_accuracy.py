@@ -6,7 +6,7 @@ from diptych.evals.vqa_accuracy import (
     ACCURACIES,
     CONTRACTIONS,
     MOST_STOPS,
-    chance_accuracy,
+    chance_accuracies,
     lmms_eval_accuracy,
     official_accuracy,
     official_first_accuracy,
@@ -36,7 +36,7 @@ def _cases(count):
 @pytest.mark.parametrize("convention", list(ACCURACIES))
 def test_equals_the_plain_twin_on_thousands_of_tricky_answers(convention):
     different = 0
-    for said, people in _cases(4000):
+    for said, people in _cases(1500):
         found = ACCURACIES[convention](said, people)
         slow = vqa_accuracy(said, people, convention)
         if convention == "lmms_eval":  # it takes the mean by exact fractions: the last digit may differ
@@ -44,7 +44,7 @@ def test_equals_the_plain_twin_on_thousands_of_tricky_answers(convention):
         else:
             assert found == slow, (said, people)
         different += 0 < found < 1
-    assert different > 300, "cases in which people agree in part are the ones that tell"
+    assert different > 100, "cases in which people agree in part are the ones that tell"
 
 
 def test_spelling_equals_the_plain_twin():
@@ -88,11 +88,8 @@ def test_the_quirks_of_the_official_code():
 def test_what_guessing_reaches():
     people = [["yes"] * 10, ["yes"] * 5 + ["no"] * 5, ["2"] * 9 + ["a dog"]]
     choices = ["yes", "no", "two", "dog", "Yes"]
-    for convention, accuracy in ACCURACIES.items():
-        slow = sum(accuracy(c, p) for c in choices for p in people) / 15
-        assert chance_accuracy(convention, choices, people) == pytest.approx(slow), convention
     draws = [people for _, people in _cases(60)]
     for convention, accuracy in ACCURACIES.items():
-        slow = sum(accuracy(c, p) for c in TRICKY for p in draws) / (len(TRICKY) * len(draws))
-        assert chance_accuracy(convention, TRICKY, draws) == pytest.approx(slow), convention
-    assert chance_accuracy("official", [], people) == 0
+        for among, asked in ((choices, people), (TRICKY, draws)):
+            slow = [sum(accuracy(c, p) for c in among) / len(among) for p in asked]
+            assert chance_accuracies(convention, among, asked) == pytest.approx(slow), convention

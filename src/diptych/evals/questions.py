@@ -14,12 +14,15 @@ ANSWERS_FILE = "answers.txt"
 
 
 class Question(NamedTuple):
-    """A question about the image at `place` of a split; `sort` says what it asks for (colour, count, ...), if known."""
+    """A question about the image at `place` of a split; `sort` says what it asks for (colour, count, ...), `begins` its
+    type ("what is the"), and `people` what each of several people answered, if known."""
 
     place: int
     question: str
     answer: str
     sort: str = ""
+    begins: str = ""
+    people: tuple[str, ...] = ()
 
 
 class Questions(NamedTuple):
@@ -106,9 +109,7 @@ def _of_segments(pieces: Pieces, meta: dict[str, Any], place: int) -> list[Quest
         return []
     count = max(len(t.texts) for t in before)
     questions = [" ".join(t.texts[i % len(t.texts)] for t in before) for i in range(count)]
-    sorts = meta.get("kinds")
-    if not isinstance(sorts, list) or len(sorts) != count:
-        sorts = [""] * count
+    sorts, begins, people = (_of_each(meta, key, count) for key in ("kinds", "question_types", "answers_of"))
     if count == 1:
         answers = (Counter(answers).most_common(1)[0][0],)
     if count != len(answers):
@@ -116,7 +117,16 @@ def _of_segments(pieces: Pieces, meta: dict[str, Any], place: int) -> list[Quest
             f"a record must have an answer a question, or one question; got {count} questions and "
             f"{len(answers)} answers in record {place}. Give both segments equally many alternatives."
         )
-    return [Question(place, q, a, str(s)) for q, a, s in zip(questions, answers, sorts, strict=True)]
+    return [
+        Question(place, q, a, str(s or ""), str(b or ""), tuple(map(str, p or ())))
+        for q, a, s, b, p in zip(questions, answers, sorts, begins, people, strict=True)
+    ]
+
+
+def _of_each(meta: dict[str, Any], key: str, count: int) -> list[Any]:
+    """What the meta says of each question under `key`; None where it does not, or of another number of questions."""
+    listed = meta.get(key)
+    return listed if isinstance(listed, list) and len(listed) == count else [None] * count
 
 
 def _of_meta(meta: dict[str, Any], place: int) -> list[Question]:

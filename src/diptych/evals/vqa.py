@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from pydantic import Field
 
 from diptych.core.config import to_dict
@@ -24,13 +24,17 @@ from diptych.evals.scoring import (
     distinct,
     paired_values,
 )
-from diptych.evals.statistics import PairedTest, paired_difference, share_estimate
+from diptych.evals.statistics import PairedTest, mean_estimate, paired_difference, share_estimate
+from diptych.evals.vqa_accuracy import ACCURACIES, chance_accuracies
 from diptych.evals.vqa_tables import vqa_tables
 from diptych.models.capabilities import require
 from diptych.models.pretrained import Pretrained
+from diptych.report.figures import Figure, Interval, Intervals
 
 FREE = "free"
 """The setting that lets a model write its answers."""
+PEOPLE = 10
+"""As many people as VQA asks: where the data knows one answer, that many are taken to have given it."""
 
 
 class VqaConfig(EvalConfig):
@@ -39,6 +43,10 @@ class VqaConfig(EvalConfig):
     answers: str = ""
     """What to choose among: a file with an answer a line; empty: the dataset's answers.txt, else all answers of its
     train split; "free": the model writes its answer, which must equal the right one but for case and punctuation."""
+    convention: Literal["auto", "exact", "official", "official_first", "lmms_eval"] = "auto"
+    """What accuracy is: "exact": the answer equals the right one, but for case and punctuation around it; the others
+    are VQA accuracies beside what many people answered (`evals/vqa_accuracy.py`). "auto": official where the data knows
+    all people's answers, else exact. Where it knows them, the others stand beside."""
     max_tokens: int = Field(0, ge=0)
     """At most so many tokens of an answer that is written; 0: what the model's context holds."""
     blind: bool = True
@@ -65,8 +73,8 @@ class VqaConfig(EvalConfig):
 
 
 class Answered(NamedTuple):
-    """What a model says to each question, spelled as answers are compared, and how probable it finds that (of the
-    answers to choose from; None where it writes)."""
+    """What a model says to each question, in its own words, and how probable it finds that (of the answers to choose
+    from; None where it writes)."""
 
     said: list[str]
     confidence: Float64[np.ndarray, " q"] | None
@@ -77,7 +85,8 @@ class Vqa(Eval):
 
     Beside it: the same model shown blank images (`blind`), what the questions alone make likely (`question_only`), and
     the most common answer; and what the model gains over the first two, tested on the same questions. Chance is one of
-    all the answers. Every answer of the list is scored exactly, log p(answer and its end | image, question).
+    all the answers, or what a random one of them reaches beside many people's. Every answer of the list is scored
+    exactly, log p(answer and its end | image, question).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("generate_text",)
@@ -115,6 +124,8 @@ class Vqa(Eval):
             "images": len(np.unique(clusters)),
             "left_out": {"later_turns": found.later_turns, "records_without_one_image": found.other_images},
             "images_moved_to_the_front": found.moved_images,
+            "accuracy_is": judged.convention,
+            "questions_that_people_answered": sum(bool(q.people) for q in asked),
             "answers_outside_the_list": sum(plain(q.answer) not in choices.places for q in asked),
             "question_only_by": _reasons(guesses),
             "train_questions": len(train),
@@ -128,6 +139,7 @@ class Vqa(Eval):
             settings=settings,
             items=judged.items(data) if artifacts else {},
             artifacts=judged.tables(data) if artifacts else {},
+            figures=judged.figures() if artifacts else (),
             fingerprint=model.fingerprint,
         )
 
@@ -169,10 +181,10 @@ class Vqa(Eval):
         config = self.config
         if config.answers == FREE:
             said = model.generate(images, questions, image_of=image_of, max_tokens=config.max_tokens)
-            return Answered([plain(s) for s in said], None)
+            return Answered(said, None)
         scores = model.answer_log_likelihoods(images, questions, choices.answers, image_of).double().softmax(1)
         best = scores.max(1)
-        return Answered([plain(choices.answers[i]) for i in best.indices.tolist()], best.values.numpy())
+        return Answered([choices.answers[i] for i in best.indices.tolist()], best.values.numpy())
 
 
 class Judged:
@@ -190,15 +202,25 @@ class Judged:
     ) -> None:
         self.asked, self.answered, self.clusters, self.config, self.choices = asked, answered, clusters, config, choices
         self.truth = [plain(q.answer) for q in asked]
+        self.convention: str = config.convention
+        if config.convention == "auto":
+            self.convention = "official" if any(q.people for q in asked) else "exact"
         self.hits = self._right(answered.said)
-        self.others: dict[str, Bool[np.ndarray, " q"]] = {}
+        self.others: dict[str, np.ndarray] = {}
         if blind is not None:
             self.others["blind"] = self._right(blind.said)
         if guesses is not None:
             self.others["question_only"] = self._right([g.answer for g in guesses])
         answers, counts = np.unique(np.array(self.truth), return_counts=True)
         self.most_common = str(answers[counts.argmax()])
-        self.chance = 1 / len(choices.answers)
+        self.beside: dict[str, np.ndarray] = {}
+        if any(q.people for q in asked):
+            conventions = [c for c in ("exact", *ACCURACIES) if c != self.convention]
+            self.beside = {f"{c}_accuracy": self._right(answered.said, c) for c in conventions}
+        self.chances: np.ndarray | None = None
+        if self.convention in ACCURACIES:
+            people = [q.people or (q.answer,) * PEOPLE for q in asked]
+            self.chances = np.array(chance_accuracies(self.convention, choices.answers, people))
 
     def metrics(self) -> dict[str, Estimate]:
         """Accuracy, that of what never looks, what is gained over it, and accuracy by what is asked for."""
@@ -206,6 +228,8 @@ class Judged:
         for name, hits in self.others.items():
             metrics[f"{name}_accuracy"] = self._share(hits)
         metrics["majority_accuracy"] = self._share(self._right([self.most_common] * len(self.truth)))
+        for name, hits in self.beside.items():
+            metrics[name] = self._share(hits).replace(chance=None)
         for name, test in self.tests().items():
             metrics[f"gain_over_{name}"] = Estimate(
                 value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n
@@ -224,7 +248,7 @@ class Judged:
     def items(self, split: Any) -> dict[str, ItemTable]:
         """Whether each question is answered right, by looking and without; and again for what is asked for."""
         keys = np.array(numbered([split.uid(q.place) for q in self.asked]))
-        values: dict[str, np.ndarray] = {"accuracy": self.hits}
+        values: dict[str, np.ndarray] = {"accuracy": self.hits, **self.beside}
         if "blind" in self.others:  # what the questions alone make likely is no matter of the model
             values["blind_accuracy"] = self.others["blind"]
         values |= {f"gain_over_{name}": self.hits - hits.astype(float) for name, hits in self.others.items()}
@@ -246,7 +270,13 @@ class Judged:
             "by_question": by_sort,
             "against": {name: paired_values(test) for name, test in self.tests().items()},
             **vqa_tables(
-                split, self.asked, self.answered.said, self.answered.confidence, self.choices, self.config.pictures
+                split,
+                self.asked,
+                [plain(s) for s in self.answered.said],
+                self.hits > 0,
+                self.answered.confidence,
+                self.choices,
+                self.config.pictures,
             ),
         }
 
@@ -255,12 +285,34 @@ class Judged:
         sorts = np.array([q.sort for q in self.asked])
         return {s: np.flatnonzero(sorts == s) for s in sorted(set(sorts.tolist())) if s}
 
-    def _right(self, said: Sequence[str]) -> Bool[np.ndarray, " q"]:
-        return np.array([a == b for a, b in zip(said, self.truth, strict=True)])
+    def figures(self) -> tuple[Figure, ...]:
+        """Accuracy by the words that questions begin with, where the data says which type each is of."""
+        begins = np.array([q.begins for q in self.asked])
+        types = [t for t in sorted(set(begins.tolist())) if t]
+        rows = []
+        for name in types:
+            e = self._share(self.hits[begins == name], np.flatnonzero(begins == name))
+            rows.append(Interval(name=name, value=e.value, low=e.low, high=e.high, chance=e.chance, n=e.n))
+        rows.sort(key=lambda r: -r.value)
+        words = f"Accuracy is {self.convention.replace('_', ' ')}."
+        return (Intervals(title="By type of question", words=words, rows=tuple(rows)),) if rows else ()
 
-    def _share(self, hits: Bool[np.ndarray, " r"], rows: Int64[np.ndarray, " r"] | None = None) -> Estimate:
+    def _right(self, said: Sequence[str], convention: str = "") -> np.ndarray:
+        """Which answers are right (bool), or to which degree (float). One person's answer counts as all people's."""
+        convention = convention or self.convention
+        if convention == "exact":
+            return np.array([plain(a) == b for a, b in zip(said, self.truth, strict=True)])
+        accuracy = ACCURACIES[convention]
+        pairs = zip(said, self.asked, strict=True)
+        return np.array([accuracy(s, q.people or (q.answer,) * PEOPLE) for s, q in pairs])
+
+    def _share(self, hits: np.ndarray, rows: Int64[np.ndarray, " r"] | None = None) -> Estimate:
         clusters = self.clusters if rows is None else self.clusters[rows]
-        return share_estimate(hits, clusters, self.chance, self.config.bootstrap, self.config.seed)
+        chance = 1 / len(self.choices.answers)
+        if self.chances is not None:
+            chance = float((self.chances if rows is None else self.chances[rows]).mean())
+        estimate = share_estimate if hits.dtype == bool else mean_estimate
+        return estimate(hits, clusters, chance, self.config.bootstrap, self.config.seed)
 
 
 def train_questions(folder: Path | None, most: int) -> list[Question]:

@@ -15,11 +15,9 @@ lmms_eval       lmms-eval's: the model's answer is always respelled, commas, que
 import re
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
-
-Convention = Literal["official", "official_first", "lmms_eval"]
 
 NUMBERS = {
     name: str(n)
@@ -81,15 +79,15 @@ def lmms_eval_accuracy(answer: str, people: Sequence[str]) -> float:
     return float(statistics.mean(_each_left_out(said, others)))
 
 
-ACCURACIES = {
+ACCURACIES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "official": official_accuracy,
     "official_first": official_first_accuracy,
     "lmms_eval": lmms_eval_accuracy,
 }
 
 
-def chance_accuracy(convention: Convention, choices: Sequence[str], asked: Sequence[Sequence[str]]) -> float:
-    """What guessing reaches: the mean accuracy of all `choices`, over questions with what people `asked` answered.
+def chance_accuracies(convention: str, choices: Sequence[str], asked: Sequence[Sequence[str]]) -> list[float]:
+    """What guessing reaches in each question: the mean accuracy of all `choices` beside what its people answered.
 
     Choices that one question's people cannot have meant count 0, so only those that are spelled as theirs are judged.
     """
@@ -97,11 +95,11 @@ def chance_accuracy(convention: Convention, choices: Sequence[str], asked: Seque
     for choice in choices:
         for key in {_loose(choice), _loose(_prepared(choice))}:
             alike.setdefault(key, []).append(choice)
-    total = 0.0
+    found = []
     for people in asked:
-        near = dict.fromkeys(c for p in set(people) for c in alike.get(_loose(p), ()))
-        total += sum(ACCURACIES[convention](c, people) for c in near)
-    return total / (len(choices) * len(asked)) if choices and asked else 0.0
+        near = dict.fromkeys(c for p in dict.fromkeys(people) for c in alike.get(_loose(p), ()))
+        found.append(sum(ACCURACIES[convention](c, people) for c in near) / len(choices))
+    return found
 
 
 @lru_cache(maxsize=1 << 16)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from diptych.core.seeds import numpy_generator
 from diptych.evals.questions import Choices, Question, plain
@@ -19,12 +19,12 @@ def vqa_tables(
     split: Any,
     asked: Sequence[Question],
     said: Sequence[str],
+    hits: Bool[np.ndarray, " q"],
     confidence: Float64[np.ndarray, " q"] | None,
     choices: Choices,
     pictures: int,
 ) -> dict[str, Any]:
-    """Pictures of right answers (drawn at random) and of the surest wrong ones, and confusions."""
-    hits = np.array([s == plain(q.answer) for s, q in zip(said, asked, strict=True)])
+    """Pictures of right answers (drawn at random) and of the surest wrong ones (no `hits`), and confusions."""
     right, wrong = np.flatnonzero(hits), np.flatnonzero(~hits)
     right = numpy_generator(0, "answers_shown").permutation(right)
     if confidence is not None:
