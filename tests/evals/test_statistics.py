@@ -21,6 +21,18 @@ def test_the_fast_bootstrap_has_the_distribution_of_the_loop():
     assert fast == pytest.approx(slow, abs=0.012)  # the ends of 4000 resamples wander by about 0.004
 
 
+@pytest.mark.parametrize("n", [8, 9, 60])
+def test_the_median_of_independent_items_has_the_distribution_of_the_loop(n):
+    values = np.random.default_rng(0).permutation(n).astype(float) ** 2
+    slow = bootstrap.resampled(values, np.arange(n), 4000, 1, np.median)
+    lower, upper = statistics._resampled_middle(n, 4000, 2)
+    fast = (np.sort(values)[lower] + np.sort(values)[upper]) / 2
+    for share in (0.05, 0.25, 0.5, 0.75, 0.95):  # of the one below where of the other, within four standard errors
+        assert abs((fast <= np.quantile(slow, share)).mean() - (slow <= np.quantile(slow, share)).mean()) < 0.045
+    many = np.arange(1_000_001.0)
+    assert np.allclose(statistics.bootstrap_median(many), 500_000 + np.array([-980, 980]), atol=200)
+
+
 def test_the_fast_median_has_the_distribution_of_the_loop():
     rng = np.random.default_rng(3)
     clusters = np.repeat(np.arange(40), 3)

@@ -104,6 +104,11 @@ def bootstrap_median(
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     labels = np.arange(values.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    if labels.max() + 1 == values.size:
+        lower, upper = _resampled_middle(values.size, samples, seed)
+        low, high = np.quantile((ordered[lower] + ordered[upper]) / 2, tails)
+        return Interval(float(low), float(high))
     member = labels[order]
     draws = []
     for weights in _resample(np.ones(labels.max() + 1, int), samples, seed, "median", width=values.size):
@@ -111,7 +116,7 @@ def bootstrap_median(
         half = reached[:, -1:] / 2
         lower, upper = (reached >= half).argmax(1), (reached > half).argmax(1)
         draws.append((ordered[lower] + ordered[upper]) / 2)
-    low, high = np.quantile(np.concatenate(draws), ((1 - level) / 2, (1 + level) / 2))
+    low, high = np.quantile(np.concatenate(draws), tails)
     return Interval(float(low), float(high))
 
 
@@ -322,6 +327,20 @@ def _resample(
     rows = max(1, _CELLS // max(len(multiplicity), width))
     for start in range(0, samples, rows):
         yield generator.multinomial(total, multiplicity / total, size=min(rows, samples - start)).astype(float)
+
+
+def _resampled_middle(n: int, samples: int, seed: int) -> tuple[Int[np.ndarray, " s"], Int[np.ndarray, " s"]]:
+    """The places of the two middle ones (of an odd number: of the middle one, twice) of n independent items resampled.
+
+    A resample is n uniform draws, whose k-th smallest is Beta(k, n - k + 1): it is drawn at once, whatever n. The next
+    one is the least of the n - k draws that are left.
+    """
+    generator = numpy_generator(seed, "bootstrap", "middle")
+    k = (n + 1) // 2
+    first = generator.beta(k, n - k + 1, samples)
+    second = first if n % 2 else first + (1 - first) * (1 - generator.random(samples) ** (1 / (n - k)))
+    lower, upper = (np.minimum((n * x).astype(np.int64), n - 1) for x in (first, second))
+    return lower, upper
 
 
 def _bca_tails(
