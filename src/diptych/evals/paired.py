@@ -43,7 +43,7 @@ def seeds_difference(
     Crossed: each run answers every item. The variance of the difference of means adds up from the seeds (how runs
     scatter), and the items (how the items' mean differences scatter), less what both contain, the scatter of single
     answers; t with Satterthwaite's degrees of freedom. It is the variance that resampling seeds and items gives
-    (tests/reference/crossed.py), which lacks 1 / k of the seeds' part and has the single answers' three times. A single run
+    (tests/reference/crossed.py), which lacks 1 / k of the seeds' part and has the single answers' three times. One run
     borrows the scatter of the other group's seeds; with one run each it is `paired_difference`, without the seeds.
 
     Source: Owen, "The pigeonhole bootstrap", 2007; Satterthwaite, "An approximate distribution of estimates of variance
