@@ -25,6 +25,7 @@ ORDER = (
     "recipes",
     "pretrain",
     "eval",
+    "compare",
     "report",
     "search",
     "caption",
