@@ -23,7 +23,7 @@ class _Config(ModelConfig):
 
 class ReadsBlue(Embedder):
     """Says which class's level the blue of the picture is nearest to: its mean, or that of its first pixel alone.
-    `perfect` False: it reads a hash of the red, which tells nothing."""
+    `perfect` False: it reads a hash of red and green, which tells nothing."""
 
     def __init__(self, where: str = "mean", perfect: bool = True) -> None:
         super().__init__(_Config(image_format=ImageFormat(resolution=SIDE)), 0)
@@ -36,9 +36,12 @@ class ReadsBlue(Embedder):
     def encode_image(self, images: Tensor) -> Tensor:
         blue = images.float()[:, 2].flatten(1)
         value = blue.mean(1) if self.where == "mean" else blue[:, 0]
-        if not self.perfect:  # the number that the red stands for: tens, far enough apart for any attack
-            numbers = (images.float()[:, 0].flatten(1).mean(1) / 10).round().long().tolist()
-            value = torch.tensor([float(LEVELS[fold("blue", n) % len(LEVELS)]) for n in numbers]) + 0 * value
+        if not self.perfect:  # names by red and green, too far apart for any attack to change them
+            tens, twenties = (
+                ((images.float()[:, :2].mean((2, 3)) - 5) / torch.tensor([10, 20])).round().long().unbind(1)
+            )
+            names = [fold("blue", *n) for n in zip(tens.tolist(), twenties.tolist(), strict=True)]
+            value = torch.tensor([float(LEVELS[n % len(LEVELS)]) for n in names]) + 0 * value
         near = -(((value[:, None] - torch.tensor(LEVELS)) / GAP) ** 2) * 4
         return torch.nn.functional.normalize(near.softmax(1), dim=1)
 
@@ -50,7 +53,7 @@ def blues(n: int, captions: bool = False) -> FakeSplit:
     """`n` plain pictures in turn of each class: its level of blue, and a red and a green that name the picture."""
     images = []
     for i in range(n):
-        colour = torch.tensor([10 * (i % 25) + 5, 3 * (i // 25) + 5, LEVELS[i % len(LEVELS)]], dtype=torch.uint8)
+        colour = torch.tensor([10 * (i % 25) + 5, 20 * (i // 25 % 12) + 5, LEVELS[i % len(LEVELS)]], dtype=torch.uint8)
         images.append(encode_png(colour.view(3, 1, 1).expand(3, SIDE, SIDE).contiguous()))
     labels = [{} if captions else {"label": f"kind_{i % len(LEVELS)}"} for i in range(n)]
     return FakeSplit(images, [(f"kind {i % len(LEVELS)}",) for i in range(n)], labels)

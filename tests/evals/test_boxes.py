@@ -27,7 +27,7 @@ def test_scenes_are_worded_as_their_captions():
         record = ScenesConfig().build().record(i)
         phrases = phrases_of(record.meta, "a record")
         assert [len(p.boxes) for p in phrases] == [len(o["boxes"]) for o in record.meta["objects"]]
-        captions = " / ".join(record.texts[0].captions if hasattr(record, "texts") else record.captions)
+        captions = " / ".join(record.segments[1].texts)
         found += all(p.text in captions for p in phrases)
     assert found == 30
 
