@@ -130,9 +130,12 @@ def _homes(words: list[str], out: Path | None) -> list[Path]:
 
 
 def _finish(homes: list[Path]) -> None:
-    """The page of each model."""
+    """The page of each model, and each later model beside the first, item by item."""
+    from diptych.core.config import to_dict
     from diptych.core.files import write_atomic
+    from diptych.evals.comparison import compare_folders
     from diptych.evals.find import run_folder
+    from diptych.report.compare_table import comparison_table
     from diptych.report.eval_page import eval_page
 
     for home in homes:
@@ -140,6 +143,9 @@ def _finish(homes: list[Path]) -> None:
         page = folder / "evals" / "index.html"
         write_atomic(page, eval_page(folder))
         typer.echo(f"\nOpen {page}")
+    for home in homes[1:]:
+        typer.echo("")
+        comparison_table(to_dict(compare_folders([homes[0]], [home])))
 
 
 def _required() -> list[str]:
