@@ -14,11 +14,19 @@ from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import Eval, EvalConfig, EvalResult, some
-from diptych.evals.object_questions import CATEGORIES, Scenery, object_questions
+from diptych.evals.object_questions import CATEGORIES, Scenery, object_questions, worded
 from diptych.evals.object_words import ObjectWords, objects_of, vocabulary
 from diptych.evals.questions import Question, plain, read_questions
 from diptych.evals.scene_facts import is_scene
-from diptych.evals.scoring import blank_images, choose_places, describe_broken, distinct
+from diptych.evals.scoring import (
+    PairScoringConfig,
+    blank_images,
+    choose_places,
+    choose_scoring,
+    describe_broken,
+    distinct,
+)
+from diptych.evals.statements import weigh_statements
 from diptych.evals.written import captions_of
 from diptych.evals.yes_no import Parser
 from diptych.evals.yes_no_scores import Replies, YesNoScores
@@ -27,10 +35,12 @@ from diptych.models.pretrained import Pretrained
 
 SCENE_TEMPLATE = "is there {a}?"
 TEMPLATE = "Is there {a} in the image?"
+AFFIRMED, DENIED = "there is {a}", "there is no {object}"
+"""What is scored instead of questions."""
 ANSWERS = ("yes", "no")
 
 
-class PopeConfig(EvalConfig):
+class PopeConfig(PairScoringConfig):
     """Settings of POPE."""
 
     questions: Literal["auto", "given", "made"] = "auto"
@@ -41,9 +51,10 @@ class PopeConfig(EvalConfig):
     those of the corpus."""
     per_image: int = Field(3, ge=1)
     """At most so many objects that are there, and as many that are not, are asked for a picture and category."""
-    asked_by: Literal["writing", "answers"] = "writing"
+    asked_by: Literal["writing", "answers", "statements"] = "writing"
     """"writing": the model writes its answer, as POPE has it. "answers": the more probable of "yes" and "no", so that
-    nothing has to be read out of words."""
+    nothing has to be read out of words. "statements": nothing is asked; "there is a dog" is scored against "there is no
+    dog", for models that do not write (`scored_by` and what follows it say how)."""
     parser: Parser = "original"
     """Which program's reading of the answers the metrics follow; the other's accuracy and F1 stand beside."""
     max_tokens: int = Field(16, ge=0)
@@ -59,10 +70,11 @@ class PopeConfig(EvalConfig):
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where there are neither questions with yes or no nor objects to make them of."""
-        places = some(data)
-        asked = ask_of(data, places, self).asked
+        pairs = self.asked_by == "statements"
+        reason = super().unsuited(model, data) if pairs else EvalConfig.unsuited(self, model, data)
+        asked = ask_of(data, some(data), self).asked
         lacking = "" if asked else "its records hold no questions with yes or no, and its meta names no objects"
-        return super().unsuited(model, data) or lacking
+        return reason or lacking
 
     def build(self) -> "Pope":
         """The eval."""
@@ -70,10 +82,12 @@ class PopeConfig(EvalConfig):
 
 
 class Asked(NamedTuple):
-    """Questions with yes or no, and where they are from."""
+    """Questions with yes or no, and where they are from. `denials`: by statement that something is there, the one that
+    it is not."""
 
     asked: list[Question]
     source: str
+    denials: dict[str, str] = {}  # noqa: RUF012  (a NamedTuple's default, never changed)
 
 
 class Pope(Eval):
@@ -93,7 +107,10 @@ class Pope(Eval):
     def run(self, model: Pretrained, data: Any, artifacts: bool = True) -> EvalResult:
         """Evaluate `model` on the split `data`."""
         config = self.config
-        require(model.model, self.needs, "pope")
+        by_statements = config.asked_by == "statements"
+        scoring = choose_scoring(model, config, "pope") if by_statements else None
+        if scoring is None:
+            require(model.model, self.needs, "pope")
         places = choose_places(data, config.max_items)
         found = ask_of(data, places, config)
         if not found.asked:
@@ -103,12 +120,18 @@ class Pope(Eval):
                 "instances, or a corpus that has them (scenes)."
             )
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
-        asked, said, clusters = self._look(model, reader, found.asked)
-        blind = self._blind(model, reader, asked) if config.blind else None
+        blind = None
+        if scoring is not None:
+            weighed = weigh_statements(model, reader, found.asked, found.denials, scoring)
+            asked, said, clusters = weighed.asked, weighed.said, distinct(weighed.hashes)
+        else:
+            asked, said, clusters = self._look(model, reader, found.asked)
+            blind = self._blind(model, reader, asked) if config.blind else None
         scores = YesNoScores(Replies(asked, said, blind, clusters), config.parser, config.bootstrap, config.seed)
         settings = {
             **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "questions_from": found.source,
+            **({} if scoring is None else {"scored_by": scoring.by}),
             "questions_asked": len(asked),
             "answered_yes_in_truth": sum(t == "yes" for t in scores.truth),
             "images": len(np.unique(clusters)),
@@ -165,8 +188,9 @@ class Pope(Eval):
 
 
 def ask_of(split: Any, places: Sequence[int], config: PopeConfig) -> Asked:
-    """The questions of the records at `places`, or those made of their objects, as the settings say."""
-    if config.questions != "made":
+    """The questions of the records at `places`, or those made of their objects, as the settings say; or statements."""
+    by_statements = config.asked_by == "statements"
+    if config.questions != "made" and not by_statements:
         found = read_questions(split, places)
         given = [_in_category(split, q) for q in found.asked if plain(q.answer) in ANSWERS]
         if given and (config.questions == "given" or "segments" in found.source):
@@ -189,7 +213,11 @@ def ask_of(split: Any, places: Sequence[int], config: PopeConfig) -> Asked:
         for p, objects in known.items()
     ]
     template = config.template or (SCENE_TEMPLATE if scenes else TEMPLATE)
-    return Asked(object_questions(pictures, names, template, config.per_image, config.seed), f"made: {template}")
+    template = (config.template or AFFIRMED) if by_statements else template
+    denials = {worded(template, n): worded(DENIED, n) for n in names}
+    return Asked(
+        object_questions(pictures, names, template, config.per_image, config.seed), f"made: {template}", denials
+    )
 
 
 def _in_category(split: Any, q: Question) -> Question:
