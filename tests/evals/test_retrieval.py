@@ -12,6 +12,10 @@ from tests.evals.contract import Case
 from tests.evals.fake_writer import writer
 
 
+class _CollapsedScores(fakes.Scores):
+    _vectors = fakes.Collapsed._vectors
+
+
 def _run(model, split, artifacts=False, **settings):
     return RetrievalConfig(**settings).build().run(model, split, artifacts)
 
@@ -49,6 +53,13 @@ def test_a_collapsed_model_is_not_flattered():
     found = _run(fakes.model(fakes.Collapsed), fakes.pairs(31)).metrics
     assert found["t2i_recall_at_1"].value == 0
     assert found["t2i_median_rank"].value == 16
+
+
+@pytest.mark.parametrize("kind", [fakes.Collapsed, _CollapsedScores])
+def test_ties_count_as_named(kind):
+    found = {t: _run(fakes.model(kind), fakes.pairs(31), ties=t).metrics for t in ("optimistic", "half", "pessimistic")}
+    assert {t: m["i2t_median_rank"].value for t, m in found.items()} == {"optimistic": 1, "half": 16, "pessimistic": 31}
+    assert {t: m["t2i_recall_at_1"].value for t, m in found.items()} == {"optimistic": 1, "half": 0, "pessimistic": 0}
 
 
 def test_equal_captions_and_equal_images_are_right():
