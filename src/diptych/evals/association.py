@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
-from diptych.evals.statistics import LEVEL
+from diptych.evals.intervals import LEVEL
 
 MOST_EXACT = 20_000
 """Up to so many ways to divide the targets, all of them are looked at."""

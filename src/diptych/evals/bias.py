@@ -155,7 +155,9 @@ class _Found:
 
     def metrics(self) -> tuple[dict[str, Estimate], dict[str, float]]:
         """The numbers, and the p-values of "no difference", "no skew" and "no association"."""
-        config, metrics, p_values = self.config, {}, {}
+        config = self.config
+        metrics: dict[str, Estimate] = {}
+        p_values: dict[str, float] = {}
         how = {"samples": config.bootstrap, "seed": config.seed}
         if self.hits.asked != "none":
             counts, sizes = group_counts(self.groups, self.hits.right), self.groups.sizes

@@ -1,6 +1,7 @@
 """The shape of the embedding space: do pairs meet, are vectors spread out, how far apart do images and texts lie?"""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -13,10 +14,11 @@ from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals import vector_geometry as shape
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable, some
+from diptych.evals.intervals import Interval
 from diptych.evals.items import item_table
 from diptych.evals.ranking import Matches, check_finite, pair_products
 from diptych.evals.scoring import choose_places, describe_broken, read_gallery, thumbnail
-from diptych.evals.statistics import Interval, bootstrap_mean, share_estimate
+from diptych.evals.statistics import bootstrap_mean, share_estimate
 from diptych.evals.vector_geometry import Neighbours, RankOf, Spectrum
 from diptych.models.pretrained import Pretrained
 from diptych.report.figures import Figure, Lines, Picture, Pictures, Words
@@ -99,14 +101,14 @@ class Geometry(Eval):
             "distinct_images": len(images),
             "distinct_captions": len(texts),
             "width": images.shape[1],
-            "random_vectors": found.baselines(),
+            "random_vectors": found.baselines,
             "broken_images": describe_broken(reader),
         }
         return EvalResult(
             task="geometry",
             data=config.data,
             split=str(data.name),
-            metrics=found.metrics(),
+            metrics=found.metrics,
             settings=settings,
             items=found.items() if artifacts else {},
             figures=found.figures() if artifacts else (),
@@ -145,6 +147,7 @@ class _Space:
         self.apart = (images[self.image_of] - texts[self.text_of]).double().numpy()  # of each record's pair
         self.squared = (self.apart**2).sum(1)
 
+    @cached_property
     def metrics(self) -> dict[str, Estimate]:
         """Every number; lower is better but for the effective rank."""
         metrics = {"alignment": self._alignment(), "modality_gap": self._gap()}
@@ -161,6 +164,7 @@ class _Space:
             metrics[f"{name}_collapse_share"] = collapsed.replace(higher_is_better=False)
         return metrics
 
+    @cached_property
     def baselines(self) -> dict[str, dict[str, float]]:
         """What as many random unit vectors of the same width show."""
         found = {}
@@ -256,8 +260,8 @@ class _Space:
         )
 
     def _beside_random(self) -> Figure:
-        metrics, rows = self.metrics(), []
-        for side, numbers in self.baselines().items():
+        metrics, rows = self.metrics, []
+        for side, numbers in self.baselines.items():
             for name, random in numbers.items():
                 e = metrics[f"{side}_{name}"]
                 rows.append(

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int64
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
 from diptych.evals.eval import Estimate
-from diptych.evals.statistics import LEVEL, proportion, wilson
+from diptych.evals.intervals import LEVEL, wilson
+from diptych.evals.statistics import proportion
 
 USUAL = ("group", "gender", "sex", "race", "ethnicity", "age")
 """Values of the meta that are taken for the group where the settings name none."""

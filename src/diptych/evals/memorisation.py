@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -122,7 +123,7 @@ class Memorisation(Eval):
             task="memorisation",
             data=config.data,
             split=str(data.name),
-            metrics=found.metrics(),
+            metrics=found.metrics,
             settings=settings,
             items=found.items() if artifacts else {},
             figures=found.figures() if artifacts else (),
@@ -217,6 +218,7 @@ class _Found:
         )
         self.right = hits.right[self.asked] if hits else np.zeros(0, bool)
 
+    @cached_property
     def metrics(self) -> dict[str, Estimate]:
         """The shares; and of what was asked, the accuracy with and without."""
         how = {"samples": self.config.bootstrap, "seed": self.config.seed}
@@ -253,7 +255,7 @@ class _Found:
 
     def figures(self) -> tuple[Figure, ...]:
         """Shares, accuracy with and without, and the pairs."""
-        metrics = self.metrics()
+        metrics = self.metrics
         figures: list[Figure] = [
             Intervals(
                 title="Found in the training data",

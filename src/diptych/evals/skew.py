@@ -14,7 +14,7 @@ from jaxtyping import Float64, Int64, Shaped
 
 from diptych.core.seeds import numpy_generator
 from diptych.evals.eval import Estimate
-from diptych.evals.statistics import LEVEL
+from diptych.evals.intervals import LEVEL
 
 Desired = Literal["population", "uniform"]
 """The distribution D* that a ranking is held against: that of the images searched (demographic parity), or every group

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from diptych.core.seeds import numpy_generator
-from diptych.evals.statistics import Interval
+from diptych.evals.intervals import Interval
 
 Z = 1.959963984540054
 """The normal quantile of a 95 % interval."""
