@@ -16,7 +16,7 @@ from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import FromRecords, Reject, open_source
 from diptych.data.unpacked import Unpacked
 from tests.data import benchmark_files
-from tests.data.pictures import png
+from tests.data.pictures import BROKEN, png
 
 
 def opened(*items: Record | Reject) -> Unpacked:
@@ -117,6 +117,15 @@ def test_broken_records_are_named_and_said_once(capsys: pytest.CaptureFixture[st
         opened(bad)
     with pytest.raises(DataError, match=r"got none that can be read of 0\."):
         opened()
+
+
+@pytest.mark.parametrize(
+    "kind", [k for k in BROKEN if BROKEN[k][0] in ("empty", "not_an_image", "is_svg", "too_many_pixels")]
+)
+def test_what_is_no_image_is_rejected_unread(kind: str) -> None:
+    reason, make = BROKEN[kind]
+    data = opened(pair(0, "one"), Record.pair("bad", make(1), "png", ("x",)))
+    assert [r.reason for r in data.rejects] == [reason]
 
 
 def test_splits_are_the_sources_own() -> None:

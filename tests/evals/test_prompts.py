@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from diptych.core.errors import EvalError
-from diptych.evals.prompts import fill, read_classes, read_templates, template_sets
+from diptych.evals.prompts import classes_file, fill, read_classes, read_templates, template_sets
 from tests import torchvision_on_cpu
+from tests.data import benchmark_files
 
 
 def test_the_packaged_templates():
@@ -141,3 +142,31 @@ def test_numbers_out_of_a_csv_are_lines_unless_a_class_is_called_so():
         words.index_of("2", "u")
     digits = read_classes(("1", "0"), None, [])
     assert [digits.index_of(label, "") for label in ("0", "1")] == [1, 0]
+
+
+def test_clip_benchmarks_files_are_the_datas_own(tmp_path):
+    root = benchmark_files.clip_benchmark(tmp_path)
+    for folder in (root, root / "test"):
+        classes = read_classes("", folder, [0, 2])
+        assert (classes.names, classes.source) == (("cat", "dog", "red fox"), "classnames.txt")
+        assert [classes.index_of(label, "u") for label in (2, "2", "red fox")] == [2, 2, 2]
+        assert read_templates("", folder) == (("a photo of a {}.", "the {}."), "zeroshot_classification_templates.txt")
+    (root / "classnames.txt").write_text("missile\nspoon\nmissile\n")  # as two classes of ImageNet's are called
+    classes = read_classes("", root, [0])
+    assert (classes.labels, classes.names) == (("missile (0)", "spoon", "missile (2)"), ("missile", "spoon", "missile"))
+    assert [classes.index_of(n, "u") for n in (0, 1, 2)] == [0, 1, 2]
+    (root / "classnames.txt").write_text("missile\n\nspoon\n")
+    with pytest.raises(EvalError, match="each class must have a name; got an empty one"):
+        read_classes("", root, [0])
+    (root / "classes.txt").write_text("a\nb\n")
+    assert read_classes("", root, [0]).names == ("a", "b")
+
+
+def test_classes_beside_a_table(tmp_path):
+    (tmp_path / "t.csv").write_text("image,label\n")
+    (tmp_path / "classes.txt").write_text("mug\ncup\n")
+    (tmp_path / "templates.txt").write_text("a {}\n")
+    spec = tmp_path / "t.csv,encoding=utf-8"
+    assert read_classes("", spec, []).names == ("mug", "cup")
+    assert read_templates("", spec) == (("a {}",), "templates.txt")
+    assert classes_file(None) is None

@@ -1,8 +1,8 @@
 """Data as it lies in people's folders, opened for evaluation without packing: what evals read of a `Dataset`.
 
 Nothing is filtered, deduplicated or changed: a test set is kept as it is. One pass over the source notes each record's
-texts, what it knows, its images' sizes and how their bytes can be read again; the bytes themselves are dropped. What a
-source cannot read again one by one (rows of parquet, base64, compressed tars) is kept in a file that vanishes with the
+texts, what it knows, and how the bytes of its images can be read again; the bytes themselves are dropped. What a source
+cannot read again one by one (rows of parquet, base64, compressed tars) is kept in a file that vanishes with the
 process.
 """
 
@@ -23,7 +23,8 @@ from diptych.core.errors import DataError
 from diptych.core.files import cache_dir
 from diptych.core.progress import say, track
 from diptych.core.record import Record, Segment
-from diptych.data.decode import BadImage, probe
+from diptych.data.decode import MAX_BYTES, MAX_PIXELS, BadImage, probe
+from diptych.data.image_header import announced_size, check_pixels, jpeg_header, known_format
 from diptych.data.located import again
 from diptych.data.record_files import Pieces, Words
 from diptych.data.shards import image_id
@@ -37,18 +38,16 @@ WHOLE = "test"
 class _Held:
     """A record without the bytes of its segments: how to read these, beside everything else."""
 
-    __slots__ = ("image_id", "key", "meta", "readers", "segments", "sizes", "uid")
+    __slots__ = ("image_id", "key", "meta", "readers", "segments", "uid")
 
     def __init__(self, record: Record, uid: str, spool: "_Spool") -> None:
         self.key, self.uid, self.meta, self.image_id = record.key, uid, record.meta, image_id(record)
-        self.sizes: list[tuple[int, int]] = []
         self.readers: list[Callable[[], bytes]] = []
         self.segments: list[Segment] = []
         for segment in record.segments:
             if isinstance(segment.payload, bytes):
                 if segment.modality == "image":
-                    header = probe(segment.payload)
-                    self.sizes.append((header.width, header.height))
+                    _look_at(segment.payload)
                 self.readers.append(again(segment.payload) or spool.add(segment.payload))
                 segment = Segment(segment.modality, b"", segment.format, segment.role, segment.loss)
             self.segments.append(segment)
@@ -57,6 +56,15 @@ class _Held:
         """How to read the images, in their order."""
         binary = [s for s in self.segments if s.modality != "text"]
         return [r for s, r in zip(binary, self.readers, strict=True) if s.modality == "image"]
+
+
+def _look_at(data: bytes) -> None:
+    """Raise BadImage where the first bytes tell that no image can be had of these: its pixels are looked at later."""
+    name = known_format(data, MAX_BYTES)
+    header = jpeg_header(data) if name == "jpg" else None
+    size = announced_size(data, name) if header is None else (header.width, header.height)
+    if size is not None:
+        check_pixels(*size, MAX_PIXELS)
 
 
 class _Spool:
@@ -116,8 +124,11 @@ class UnpackedSplit:
         return np.array([self._held[i].image_id for i in rows], dtype=np.int64)
 
     def image_size(self, i: int) -> tuple[int, int]:
-        """(width, height) in pixels of record i's first image, upright; (0, 0) if there is none."""
-        return next(iter(self._at(i).sizes), (0, 0))
+        """(width, height) in pixels of record i's first image, upright, read from it; (0, 0) if there is none."""
+        if not self._at(i).images():
+            return 0, 0
+        header = probe(self.image_bytes(i))
+        return header.width, header.height
 
     def record(self, i: int) -> Record:
         """Record i, its bytes read anew."""
@@ -164,11 +175,11 @@ class UnpackedSplit:
 
     def images_of(self, i: int) -> int:
         """How many images record i holds; 1 for one that should hold an image and does not."""
-        return max(1, len(self._at(i).sizes))
+        return max(1, len(self._at(i).images()))
 
     def image_counts(self) -> Int64[np.ndarray, " n"]:
         """How many images each record has."""
-        return np.array([len(h.sizes) for h in self._held], dtype=np.int64)
+        return np.array([len(h.images()) for h in self._held], dtype=np.int64)
 
     def _at(self, i: int) -> _Held:
         if not 0 <= i < len(self._held):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import EvalError
-from diptych.evals.prompts import Classes, read_classes
+from diptych.evals.prompts import Classes, classes_file, read_classes
 
 FIELDS = ("label", "class_index")
 """Where a record's class is looked for, if no field is named."""
@@ -37,7 +37,7 @@ def read_label_lists(split: Any, places: Sequence[int], field: str) -> tuple[str
 
 def label_classes(wanted: str | Sequence[str], folder: Path | None, labels: Sequence[Any]) -> Classes:
     """As `read_classes`; but labels that are whole numbers only, and have no names, are called by their numbers."""
-    named = bool(wanted) or (folder is not None and (folder / "classes.txt").is_file())
+    named = bool(wanted) or classes_file(folder) is not None
     numbers = [x for x in labels if isinstance(x, int)]
     if named or len(numbers) < len(labels) or not numbers:
         return read_classes(wanted, folder, labels)

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diptych.core.errors import EvalError
+from diptych.evals.open_data import beside
 
 SINGLE = "a photo of a {}."
 BARE = "{}"
+
+NUMBERED = "classnames.txt"
+"""The file in which CLIP_benchmark has a class a line, in the order of the numbers by which records name it."""
 
 ALIASES = {"imagenet": "clip"}
 """Template sets that have two names."""
@@ -46,15 +50,15 @@ class Classes(NamedTuple):
 
 
 def read_classes(wanted: str | Sequence[str], folder: Path | None, labels: Sequence[Any]) -> Classes:
-    """The classes from a tuple of names, a file, the folder's classes.txt, or the distinct `labels` in sorted order.
+    """The classes from a tuple of names, a file, that in the folder (`classes_file`), or the distinct `labels`, sorted.
 
     A file has a class a line: its name, or ``label<TAB>name`` where the records say another than the prompts.
     """
     if not isinstance(wanted, str):
         return _checked([str(x) for x in wanted], "the settings")
-    path = Path(wanted) if wanted else None
-    if path is None and folder is not None and (folder / "classes.txt").is_file():
-        path = folder / "classes.txt"
+    path = Path(wanted) if wanted else classes_file(folder)
+    if path is not None and path.name == NUMBERED:
+        return _numbered(_lines(path, "classes", blank=True), path.name)
     if path is not None:
         return _checked(_lines(path, "classes"), str(path.name))
     strings = sorted({x for x in labels if isinstance(x, str)})
@@ -66,17 +70,24 @@ def read_classes(wanted: str | Sequence[str], folder: Path | None, labels: Seque
     return _checked([f"{x}\t{x.replace('_', ' ')}" for x in strings], "the distinct labels of the split")
 
 
+def classes_file(folder: Path | None) -> Path | None:
+    """The file of classes that lies in the folder of the data: classes.txt, or CLIP_benchmark's classnames.txt."""
+    return beside(folder, "classes.txt", NUMBERED)
+
+
 def read_templates(wanted: str | Sequence[str], folder: Path | None) -> tuple[tuple[str, ...], str]:
     """Prompt templates and where they are from: a tuple, the name of a set, a file, or, for "", the folder's
-    templates.txt if there is one and else "clip".
+    templates.txt if there is one (or CLIP_benchmark's, with {c} for the class) and else "clip".
 
     Sets by name: "clip" (80, also "imagenet"), "simple" (7), "plain" (the bare name), and those of the other 26 data
     sets of Radford et al., arXiv:2103.00020, as the authors published them (`template_sets`).
     """
     if not isinstance(wanted, str):
         return _check_templates(tuple(wanted), "the settings"), "the settings"
-    if not wanted and folder is not None and (folder / "templates.txt").is_file():
-        return _check_templates(tuple(_lines(folder / "templates.txt", "templates")), "templates.txt"), "templates.txt"
+    if not wanted and (path := beside(folder, "templates.txt", "zeroshot_classification_templates.txt")) is not None:
+        lines = _lines(path, "templates")
+        own = path.name == "templates.txt"
+        return _check_templates(tuple(x if own else x.replace("{c}", "{}") for x in lines), path.name), path.name
     packaged = resources.files("diptych.evals").joinpath("templates", f"{ALIASES.get(wanted, wanted) or 'clip'}.txt")
     if "/" not in wanted and packaged.is_file():
         return _check_templates(tuple(packaged.read_text("utf-8").splitlines()), wanted), wanted or "clip"
@@ -94,7 +105,7 @@ def fill(template: str, name: str) -> str:
     return template.replace("{}", name)
 
 
-def _lines(path: Path, what: str) -> list[str]:
+def _lines(path: Path, what: str, blank: bool = False) -> list[str]:
     try:
         text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -105,10 +116,17 @@ def _lines(path: Path, what: str) -> list[str]:
         raise EvalError(
             f"{what} must be{extra} a text file with one a line; got {str(path)!r} ({reason}).{hint}"
         ) from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.rstrip().splitlines() if blank or line.strip()]
 
 
-def _checked(lines: list[str], source: str) -> Classes:
+def _numbered(names: list[str], source: str) -> Classes:
+    """Classes that records name by their number. Two may share a name, as ImageNet's missiles do: the second can then
+    never be told from the first, here as in CLIP_benchmark."""
+    known = [n if names.count(n) == 1 else f"{n} ({i})" for i, n in enumerate(names)]
+    return _checked([f"{label}\t{name}" for label, name in zip(known, names, strict=True)], source, shared_names=True)
+
+
+def _checked(lines: list[str], source: str, shared_names: bool = False) -> Classes:
     pairs = [line.split("\t", 1) if "\t" in line else [line, line] for line in lines]
     labels, names = tuple(p[0].strip() for p in pairs), tuple(p[1].strip() for p in pairs)
     if len(labels) < 2:
@@ -118,7 +136,7 @@ def _checked(lines: list[str], source: str) -> Classes:
         )
     for what, values in (("label", labels), ("name", names)):
         twice = sorted({v for v in values if values.count(v) > 1})
-        if twice:
+        if twice and not (shared_names and what == "name"):
             raise EvalError(
                 f"each class must have a {what} of its own; got {twice[0]!r} twice in {source}. "
                 "Write a longer name (crane bird, crane machine), or label<TAB>name."
