@@ -81,3 +81,6 @@ def test_nearest_vectors_in_chunks(cells, monkeypatch):
     cosine, place = nearest_vectors(held, train)
     assert place.tolist() == (held @ train.T).argmax(1).tolist()
     np.testing.assert_allclose(cosine, (held @ train.T).amax(1).numpy(), rtol=1e-6)
+    own = torch.arange(0, 11, 2)
+    others = (train[own] @ train.T).scatter(1, own[:, None], -torch.inf)
+    assert nearest_vectors(train[own], train, own)[1].tolist() == others.argmax(1).tolist()

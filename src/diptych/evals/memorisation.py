@@ -39,8 +39,12 @@ from diptych.report.figures import Figure, Histogram, Interval, Intervals, Pictu
 CALIBRATED_ON = 200
 """Held-out images that are saved anew to see how near a copy's vector lies."""
 
-FOUND_AGAIN = 0.05
-"""The cosine above which a training image counts as a copy by its vector is that quantile of such copies' cosines."""
+TAIL = 0.05
+"""A vector counts as a copy's if it is nearer than this share of copies are, and than all but this share of training
+images have another training image."""
+
+NEIGHBOURS_OF = 1000
+"""Training images, spread over them, of which the nearest other one is looked for."""
 
 SHOWN = 12
 """Pairs of images that a report shows, of each kind."""
@@ -116,6 +120,7 @@ class Memorisation(Eval):
             "distinct_images": len(held.places),
             "answers": hits.asked if hits else "none",
             "vector_copy_cosine": None if vectors is None else vectors.limit,
+            "saved_anew_cosine": None if vectors is None else vectors.saved,
             "broken_images": describe_broken(reader),
             "broken_reference_images": describe_broken(train_reader),
         }
@@ -154,8 +159,11 @@ class Memorisation(Eval):
         sample = held.places[:: max(1, len(held.places) // CALIBRATED_ON)]
         mine, theirs = self._embedded(model, split, held.places), self._embedded(model, train, known.places)
         again = self._embedded(model, split, sample, saved=True)
-        cosines = (again * self._embedded(model, split, sample)).sum(1).numpy()
-        return VectorCopies(*nearest_vectors(mine, theirs), float(np.quantile(cosines, FOUND_AGAIN)))
+        saved = float(np.quantile((again * self._embedded(model, split, sample)).sum(1).numpy(), TAIL))
+        own = torch.arange(0, len(theirs), max(1, len(theirs) // NEIGHBOURS_OF))
+        apart = nearest_vectors(theirs[own], theirs, own)[0] if len(theirs) > 1 else np.full(1, -1.0)
+        limit = max(saved, float(np.quantile(apart, 1 - TAIL)))
+        return VectorCopies(*nearest_vectors(mine, theirs), saved, limit, float((apart >= limit).mean()))
 
     def _embedded(self, model: Pretrained, split: Any, places: list[int], saved: bool = False) -> Float[Tensor, "n e"]:
         format = model.model.config.image_format
@@ -167,11 +175,14 @@ class Memorisation(Eval):
 
 
 class VectorCopies(NamedTuple):
-    """The cosine and the row of each held-out image's nearest training image by vector, and from where on it counts."""
+    """The cosine and the row of each held-out image's nearest training image by vector; the cosine that all but TAIL of
+    copies reach, that from which on it counts, and the share of training images with another one so near."""
 
     cosine: Float64[np.ndarray, " n"]
     nearest: Int64[np.ndarray, " n"]
+    saved: float
     limit: float
+    in_training: float
 
 
 def saved_anew(split: Any, format: ImageFormat) -> Change:
@@ -224,7 +235,8 @@ class _Found:
         how = {"samples": self.config.bootstrap, "seed": self.config.seed}
         metrics = {}
         for name, share in self.shares.items():
-            metrics[name] = share_estimate(share, None, None, **how).replace(higher_is_better=False)
+            chance = self.vectors.in_training if self.vectors and name == "vector_copy_share" else None
+            metrics[name] = share_estimate(share, None, chance, **how).replace(higher_is_better=False)
         if self.hits is None:
             return metrics
         everything = np.ones(len(self.right), bool)
@@ -291,8 +303,8 @@ class _Found:
         counts, _ = np.histogram(vectors.cosine, [*starts, 1.01])
         return Histogram(
             title="Cosine to the nearest training image",
-            words=f"Of pictures saved anew, {1 - FOUND_AGAIN:.0%} lie above {vectors.limit:.3f}: from there on it "
-            "counts as a copy by vector, which may be one or only look so to the model.",
+            words=f"Of pictures saved anew, {1 - TAIL:.0%} lie above {vectors.saved:.3f}. From {vectors.limit:.3f} on "
+            f"one counts as a copy by vector; of training images, {vectors.in_training:.1%} have another one so near.",
             starts=tuple(starts.tolist()),
             counts=tuple(float(c) for c in counts),
             x_label="cosine",

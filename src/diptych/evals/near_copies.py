@@ -120,13 +120,17 @@ def find_copies(held: Sketches, train: Sketches, most_bits: int, tolerance: floa
 
 
 def nearest_vectors(
-    held: Float[Tensor, "n e"], train: Float[Tensor, "t e"]
+    held: Float[Tensor, "n e"], train: Float[Tensor, "t e"], own: Int64[Tensor, " n"] | None = None
 ) -> tuple[Float64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """The cosine and the row of each held-out vector's nearest training vector, in chunks."""
+    """The cosine and the row of each held-out vector's nearest training vector, in chunks. `own`: the row that is the
+    vector itself and does not count, where training vectors are compared among themselves."""
     best, place = np.empty(len(held)), np.empty(len(held), np.int64)
     step = max(1, _CELLS // len(train))
     for start in range(0, len(held), step):
-        value, where = (held[start : start + step] @ train.T).max(1)
+        cosines = held[start : start + step] @ train.T
+        if own is not None:
+            cosines[torch.arange(len(cosines)), own[start : start + step]] = -torch.inf
+        value, where = cosines.max(1)
         best[start : start + step], place[start : start + step] = value.double().numpy(), where.numpy()
     return best, place
 
