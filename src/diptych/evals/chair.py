@@ -206,7 +206,7 @@ class Told:
         return Words(
             title="By object",
             words="How often each object is mentioned, how often it is not there, and in how many of the pictures "
-            "that hold it it is named.",
+            "with it the captions name it.",
             head=("object", "mentioned", "not there", "share", "pictures", "named in"),
             rows=tuple(
                 (
