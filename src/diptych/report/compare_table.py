@@ -12,7 +12,7 @@ from diptych.report.terminal import is_share, shown
 
 Json = Mapping[str, Any]
 
-MARKS = {"better": "[green]better[/]", "worse": "[red]worse[/]", "indistinguishable": "not told apart", "": "no test"}
+MARKS = {"better": "[green]better[/]", "worse": "[red]worse[/]", "indistinguishable": "unclear", "": "-"}
 
 
 def comparison_table(found: Json, console: Console | None = None) -> None:
@@ -20,17 +20,20 @@ def comparison_table(found: Json, console: Console | None = None) -> None:
     console = console or Console()
     console.print(f"\na = [bold]{escape(_side(found, 'a'))}[/]   b = [bold]{escape(_side(found, 'b'))}[/]")
     for (task, data, split), group in groupby(found["rows"], key=lambda r: (r["task"], r["data"], r["split"])):
-        console.print(
-            f"\n[bold]{escape(task)}[/] on {escape(data or 'its own data')} ({escape(split)})", soft_wrap=True
-        )
+        rows = list(group)
+        n = max(row["n"] for row in rows)
+        where = f"{escape(data or 'its own data')} ({escape(split)}), n = {n:,}"
+        console.print(f"\n[bold]{escape(task)}[/] on {where}", soft_wrap=True)
         table = Table(box=None, pad_edge=False)
-        table.add_column("metric", no_wrap=True)
-        for head in ("a", "b", "a - b", "95 % interval", "p", "Holm", "n"):
-            table.add_column(head, justify="right", no_wrap=True)
-        table.add_column("a is")
-        for row in group:
+        table.add_column("metric")
+        for head in ("a", "b", "a - b [95 %]", "p (Holm)"):
+            table.add_column(escape(head), justify="right", no_wrap=True)
+        table.add_column("a is", no_wrap=True)
+        for row in rows:
+            a, b, difference, ends, _, p, _ = numbers(row)
             mark = "* " if row["family"] == "headline" else "  "
-            table.add_row(mark + row["metric"], *numbers(row), MARKS[row["verdict"]])
+            apart = difference if row["low"] is None else f"{difference} [{ends}]"
+            table.add_row(mark + row["metric"], a, b, escape(apart), p, MARKS[row["verdict"]])
         console.print(table)
     heads = [row for row in found["rows"] if row["family"] == "headline"]
     if heads:
@@ -49,7 +52,7 @@ def numbers(row: Json) -> tuple[str, ...]:
     """A row's values as they are shown: a, b, difference, interval, p, Holm's p, n. Differences of shares in points."""
     share = is_share(row["metric"])
     scale, digits = (100, 1) if share else (1, 3)
-    ends = "-" if row["low"] is None else f"{scale * row['low']:+.{digits}f} .. {scale * row['high']:+.{digits}f}"
+    ends = "-" if row["low"] is None else f"{scale * row['low']:+.{digits}f}, {scale * row['high']:+.{digits}f}"
     p_values = ("-" if row[name] is None else p_shown(row[name]) for name in ("p_value", "holm"))
     sides = (shown(row["a"], share), shown(row["b"], share))
     return (*sides, f"{scale * row['difference']:+.{digits}f}", ends, *p_values, f"{row['n']:,}")
