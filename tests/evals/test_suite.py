@@ -1,5 +1,7 @@
 """A suite runs what suits, names what does not, and computes nothing twice: not after a stop, not by another task."""
 
+from pathlib import Path
+
 import pytest
 
 from diptych.core.errors import ConfigError, EvalError
@@ -67,6 +69,9 @@ def test_other_weights_data_or_settings_are_another_result(data):
     assert suite.key_of(_model(), task._replace(config=task.config.replace(seed=1))) != key
     other = OneSplit(fakes.labelled(40, 10), fingerprint="1" * 32)
     assert suite.key_of(_model(), task._replace(dataset=other)) != key
+    (Path(data).parent / "templates.txt").write_text("a {}\n")
+    assert suite.key_of(_model(), _tasks(data)[0]) != key
+    (Path(data).parent / "templates.txt").unlink()
     moved = task._replace(config=task.config.replace(data="elsewhere"))
     assert suite.key_of(_model(), moved) == key
 

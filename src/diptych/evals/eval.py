@@ -69,7 +69,7 @@ class EvalConfig(Config):
 
     abstract: ClassVar[bool] = True
     data: str = ""
-    """A packed dataset's folder; empty: the run's own data."""
+    """A packed dataset's folder, or data as it lies (PATH or PATH,option=value); empty: the run's own data."""
     split: str = ""
     """Which split of it; empty: val if there is one, else test, else train."""
     max_items: int = Field(0, ge=0)

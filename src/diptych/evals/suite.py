@@ -21,12 +21,20 @@ from diptych.core.errors import ConfigError, EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import EvalConfig, EvalResult
 from diptych.evals.find import config_for, names, read_result, result_path, run_folder, save
-from diptych.evals.open_data import open_data, split_spec
+from diptych.evals.open_data import beside, open_data, split_spec
 from diptych.evals.scoring import choose_places, read_gallery
 from diptych.models.pretrained import Pretrained
 from diptych.models.vector_memory import VectorMemory
 
 SUITES = ("quick", "full")
+WORDS = (
+    "classes.txt",
+    "classnames.txt",
+    "templates.txt",
+    "zeroshot_classification_templates.txt",
+    "answers.txt",
+)
+"""Files beside the data that evals read, and that its fingerprint does not cover."""
 SHARE = 512
 """Images that a process embeds before its vectors are written, so that little is lost when it is killed."""
 
@@ -125,7 +133,8 @@ def key_of(model: Pretrained, task: Task) -> str:
     and the code of its file."""
     settings = {k: v for k, v in to_dict(task.config).items() if k != "data"}
     code = inspect.getsource(inspect.getmodule(type(task.config)) or type(task.config))
-    whole = [__version__, model.fingerprint, task.dataset.fingerprint, task.split, settings, code]
+    words = [path.read_bytes().hex() for name in WORDS if (path := beside(task.dataset.path, name)) is not None]
+    whole = [__version__, model.fingerprint, task.dataset.fingerprint, task.split, settings, code, words]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 

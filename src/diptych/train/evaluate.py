@@ -18,6 +18,7 @@ from diptych.data.loader import Loader
 from diptych.data.tokenize import Tokenizer
 from diptych.evals.eval import EvalConfig, EvalResult
 from diptych.evals.find import save
+from diptych.evals.open_data import open_data
 from diptych.models.pretrained import Pretrained
 from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Accumulator
@@ -95,6 +96,6 @@ def evaluate(
 
 def evaluate_one(config: EvalConfig, model: Pretrained, dataset: Dataset, artifacts: bool) -> EvalResult:
     """One eval on the split that it names, of the run's data unless it names another."""
-    data = Dataset.open(config.data) if config.data else dataset
+    data = open_data(config.data) if config.data else dataset
     config = config.replace(data=str(data.path))
     return config.build().run(model, data.split(data.held_out(config.split)), artifacts=artifacts)
