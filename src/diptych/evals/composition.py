@@ -171,17 +171,22 @@ class Judged:
         self.best_blind = max(self.blind, key=lambda name: float((weights * self.blind[name]).mean()))
         self.how = {"samples": config.bootstrap, "seed": config.seed}
 
-    def macro(self, values: Float64[np.ndarray, " n"], chance: float | None = None) -> Estimate:
+    def macro(self, values: Float64[np.ndarray, " n"]) -> Estimate:
         """The mean over tests."""
-        of_tests = [self.chance[rows].mean() for rows in self.rows().values()]
-        at = float(np.mean(of_tests)) if chance is None else chance
-        return macro_estimate(values, self.test_of, self.clusters, at, **self.how)
+        chance = float(np.mean([self.chance[rows].mean() for rows in self.rows().values()]))
+        return macro_estimate(values, self.test_of, self.clusters, chance, **self.how)
+
+    def gain(self) -> Estimate:
+        """By how much the mean over tests exceeds that of the best blind baseline, item by item."""
+        weights = macro_weights(self.test_of)
+        test = paired_difference(weights * self.right, weights * self.blind[self.best_blind], self.clusters)
+        return Estimate(value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n)
 
     def metrics(self) -> dict[str, Estimate]:
         """All numbers of the eval."""
         metrics = {"accuracy": self.macro(self.right)}
         metrics |= {f"accuracy_{name}": self.macro(values) for name, values in self.blind.items()}
-        metrics["gain_over_blind"] = self.macro(self.right - self.blind[self.best_blind], 0.0)
+        metrics["gain_over_blind"] = self.gain()
         if len(self.tests) > 1:
             chance = float(self.chance.mean())
             metrics["accuracy_all_items"] = mean_estimate(self.right, self.clusters, chance, **self.how)

@@ -4,7 +4,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from diptych.evals.eval import Estimate
-from diptych.evals.intervals import wilson
 from diptych.evals.statistics import bootstrap_weights, score_interval
 
 
@@ -24,9 +23,9 @@ def macro_estimate(
 ) -> Estimate:
     """The mean over groups of each group's mean, with its interval: clusters are resampled, groups stay.
 
-    A group that a resample leaves empty is left out of it. Near 0 and 1 resampling is too narrow: values within 0..1
-    get an interval that also holds the groups' own score intervals, added up as of independent groups (MOVER: Zou and
-    Donner, 2008). Differences (-1..1) without any spread get Wilson's over clusters, after they are brought to 0..1.
+    `values` lie in 0..1. A group that a resample leaves empty is left out of it. Near 0 and 1 resampling is too narrow:
+    the interval also holds the groups' own score intervals, added up as of independent groups (MOVER: Zou and Donner,
+    "Construction of confidence limits about effect measures", 2008).
     """
     value = float((macro_weights(groups) * values).mean())
     of_group, of_cluster = (np.unique(x, return_inverse=True)[1] for x in (groups, clusters))
@@ -41,13 +40,10 @@ def macro_estimate(
         draws.append(means.sum(1) / np.maximum((count > 0).sum(1), 1))
     found = np.concatenate(draws)
     low, high = (float(q) for q in np.quantile(found, (0.025, 0.975)))
-    if values.min() >= 0:
-        ends = np.array([score_interval(values[rows], clusters[rows]) for rows in _members(of_group)])  # (groups, 2)
-        means = np.array([values[rows].mean() for rows in _members(of_group)])
-        below, above = np.sqrt(((ends - means[:, None]) ** 2).sum(0)) / len(means)
-        low, high = min(low, max(0.0, value - float(below))), max(high, min(1.0, value + float(above)))
-    elif np.ptp(found) <= 1e-12:
-        low, high = (2 * x - 1 for x in wilson((value + 1) / 2 * shape[0], shape[0]))
+    ends = np.array([score_interval(values[rows], clusters[rows]) for rows in _members(of_group)])  # (groups, 2)
+    means = np.array([values[rows].mean() for rows in _members(of_group)])
+    below, above = np.sqrt(((ends - means[:, None]) ** 2).sum(0)) / len(means)
+    low, high = min(low, max(0.0, value - float(below))), max(high, min(1.0, value + float(above)))
     return Estimate(value=value, low=min(low, value), high=max(high, value), chance=chance, n=shape[0])
 
 
