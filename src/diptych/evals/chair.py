@@ -116,6 +116,7 @@ class Chair(Eval):
             "objects_in_a_picture": round(float(np.mean([len(t) for t in told.truth])), 2),
             "mentions": int(told.named.mentions.sum()),
             "captions_without_objects": int((told.named.mentions == 0).sum()),
+            "images_without_peoples_captions": sum(not texts for texts in written.references),
             "images_without_objects_in_meta": len(places) - len(known),
             "broken_images": describe_broken(reader),
         }
