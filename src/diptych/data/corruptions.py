@@ -99,8 +99,10 @@ def pixelate(x: Pixels, level: int, draws: np.random.Generator) -> Pixels:
     """Shrunk to c of both sides by the mean of boxes, and stretched again."""
     height, width = x.shape[:2]
     image = _image(x)
-    small = image.resize((max(1, int(width * PIXELATE[level])), max(1, int(height * PIXELATE[level]))), Image.BOX)
-    return np.asarray(small.resize((width, height), Image.BOX), np.float64) / 255
+    small = image.resize(
+        (max(1, int(width * PIXELATE[level])), max(1, int(height * PIXELATE[level]))), Image.Resampling.BOX
+    )
+    return np.asarray(small.resize((width, height), Image.Resampling.BOX), np.float64) / 255
 
 
 def jpeg(x: Pixels, level: int, draws: np.random.Generator) -> Pixels:
