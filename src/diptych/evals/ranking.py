@@ -20,6 +20,8 @@ from diptych.core.errors import EvalError
 TIE = 1e-6
 _CELLS = 1 << 23  # scores held at once (32 MB)
 
+_GATHERED = 1 << 20  # numbers of vectors that are gathered at once (4 MB)
+
 Rows = Callable[[int, int], Tensor]
 """Scores of images start..stop against all texts, (stop - start, t)."""
 
@@ -131,7 +133,7 @@ def best_right(pair_scores: Float[Tensor, " p"], matches: Matches) -> tuple[Floa
 
 def pair_products(images: Table, texts: Table, matches: Matches) -> Float[Tensor, " p"]:
     """The inner products of the matching pairs, without those of all others."""
-    step = max(1, _CELLS // max(1, images.shape[1]))
+    step = max(1, _GATHERED // max(1, images.shape[1]))
     return torch.cat(
         [(rows_of(images, part[:, 0]) * rows_of(texts, part[:, 1])).sum(1) for part in matches.pairs.split(step)]
         or [torch.zeros(0)]

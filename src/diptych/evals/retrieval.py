@@ -99,6 +99,7 @@ class Retrieval(Eval):
         matches = Matches.of(gallery.hashes, [captions[p] for p in gallery.places])
         texts = [text for p in gallery.places for text in captions[p]]
         distinct_texts = [texts[i] for i in matches.first_text.tolist()]
+        del captions  # there may be millions
         items = self._items(model, reader, gallery, matches, distinct_texts, scoring)
         if isinstance(items, EmbeddedItems):
             found = vector_ranks(items.images, items.texts, matches, config.ties)

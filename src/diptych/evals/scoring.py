@@ -345,7 +345,7 @@ def rounded(values: Tensor | np.ndarray, digits: int = 4) -> list[Any]:
 
 
 def _check(name: str, vectors: Tensor) -> None:
-    bad = int((~vectors.isfinite()).any(1).sum())
+    bad = sum(int((~part.isfinite()).any(1).sum()) for part in vectors.split(1 << 16))  # a table may fill the memory
     if bad:
         raise EvalError(
             f"{name} embeddings must be finite; got {bad} of {len(vectors)} with NaN or infinity. "

@@ -96,15 +96,18 @@ class Pretrained:
         return self.memory.get("text", keys)
 
     def _embedded(self, texts: list[str], batch_size: int) -> Tensor:
-        rows = []
-        for part in _parts(texts, TOKENIZED):
+        rows = torch.empty(0)
+        for start, part in zip(range(0, len(texts), TOKENIZED), _parts(texts, TOKENIZED), strict=True):
             tokens, lengths = self.tokenizer.batch(part)
             pieces = [
                 cast(EmbedsText, self.model).embed_text(tokens[a:b].to(self.device), lengths[a:b]).float()
                 for a, b in self._pieces(tokens, lengths, batch_size)
             ]
-            rows.append(torch.cat(pieces).cpu())
-        return torch.cat(rows)
+            found = torch.cat(pieces).cpu()
+            if not len(rows):  # of their number at once: texts may be so many that they are not to be held twice
+                rows = torch.empty(len(texts), found.shape[1])
+            rows[start : start + len(found)] = found
+        return rows
 
     @torch.no_grad()
     def score(self, images: ImageLike | Sequence[ImageLike], texts: str | Sequence[str]) -> Float[Tensor, "i t"]:
