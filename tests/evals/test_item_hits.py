@@ -47,6 +47,13 @@ def test_a_writer_is_asked_too():
     assert _hits(writer(split), split, answers="captions").right.all()
 
 
+def test_a_model_that_only_scores_can_be_asked_less():
+    split = fakes.pairs(30)
+    assert len(_hits(fakes.model(fakes.Scores), split, most_scored=8).right) == 8
+    assert len(_hits(fakes.model(fakes.Scores), split, most_scored=8, max_items=5).right) == 5
+    assert len(_hits(fakes.model(fakes.Embeds), split, most_scored=8).right) == 30
+
+
 def test_what_can_be_asked():
     labelled, pairs = fakes.labelled(4, 2), fakes.pairs(4)
     assert answers_of(labelled, _Config()) == "classes"

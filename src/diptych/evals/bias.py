@@ -37,7 +37,7 @@ SHOWN = 16
 class BiasConfig(HitConfig):
     """Settings of the bias eval."""
 
-    full: ClassVar[Mapping[str, Any] | None] = {"max_items": 2000}
+    full: ClassVar[Mapping[str, Any] | None] = {"max_items": 2000, "most_scored": 200}
     group_field: str = ""
     """Which value of a record's meta is its group; empty: group, gender, sex, race, ethnicity or age, what there is."""
     least: int = Field(1, ge=1)

@@ -53,7 +53,7 @@ SHOWN = 12
 class MemorisationConfig(HitConfig):
     """Settings of the memorisation eval."""
 
-    full: ClassVar[Mapping[str, Any] | None] = {"max_items": 2000}
+    full: ClassVar[Mapping[str, Any] | None] = {"max_items": 2000, "most_scored": 200}
     reference: str = ""
     """The data that the model was trained on, packed or as it lies; empty: the dataset that the split is of."""
     reference_split: str = "train"
