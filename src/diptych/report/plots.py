@@ -99,18 +99,20 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
     """Estimates as dots with their intervals; a tick stands where chance lies."""
     if not rows:
         return '<p class="empty">no estimates</p>'
-    row_height, left, right = 26, 190, 150
+    row_height, left, right = 26, 190, 172
     height = len(rows) * row_height + 26
-    top = 1.0 if percent else max(max(r.high for r in rows), *(r.chance or 0.0 for r in rows)) * 1.05 or 1.0
+    ends = [e for r in rows for e in (r.low, r.high, r.chance or 0.0) if math.isfinite(e)]
+    top = max(1.0, *ends) if percent else max(0.0, *ends) * 1.05 or 1.0
+    bottom = min(0.0, *ends) * 1.05  # differences may lie below nothing
 
     def px(value: Number) -> float:
-        return left + min(max(value / top, 0.0), 1.0) * (WIDTH + 160 - left - right)
+        return left + min(max((value - bottom) / (top - bottom), 0.0), 1.0) * (WIDTH + 160 - left - right)
 
     parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        x = px(tick * top)
+    for tick in _ticks(bottom, top) if bottom else _quarters(top):
+        x = px(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 20}"/>')
-        label = f"{tick:.0%}" if percent else short(tick * top)
+        label = f"{tick:.0%}" if percent else short(tick)
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{label}</text>')
     for i, row in enumerate(rows):
         y = 16 + i * row_height
@@ -131,6 +133,10 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
         parts.append(f'<text class="value" x="{WIDTH + 160 - right + 10}" y="{y + 4}">{shown}</text>')
     box = f"0 0 {WIDTH + 160} {height}"
     return f'<figure class="chart wide"><svg viewBox="{box}" role="img">{"".join(parts)}</svg></figure>'
+
+
+def _quarters(top: Number) -> list[float]:
+    return [top * share for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
 
 
 def histogram(values: Sequence[Number], counts: Sequence[Number], x_label: str) -> str:

@@ -29,7 +29,9 @@ def estimates_table(metrics: Mapping[str, Any], console: Console | None = None) 
 
 def is_share(name: str) -> bool:
     """Whether a metric is a share of items and so is shown in percent."""
-    return any(word in name for word in ("recall", "acc", "share", "precision", "gain", "exact"))
+    return (
+        any(word in name for word in ("recall", "acc", "share", "precision", "gain", "exact", "chair")) or name == "f1"
+    )
 
 
 def shown(value: float | int, share: bool, digits: int = 1) -> str:
