@@ -26,7 +26,8 @@ def test_the_calibration_error_by_hand():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_equal_widths_are_torchmetrics_to_the_last_digit(seed):
-    """Theirs puts the edges of bins below (b/15 belongs to bin b+1), ours above; no drawn number lies on one."""
+    """Theirs puts the edges of bins below (b/15 belongs to bin b+1), ours above; no drawn number lies on one.
+    They add in float32, we in float64: the last digit is the seventh."""
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     logits = torch.randn(500, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -30,13 +30,13 @@ class FewShotConfig(FeaturesConfig):
     draws   how often they are drawn anew
     method  "probe": logistic regression with a fixed C, there being no images to choose it on; "nearest_mean": the
             class whose mean of unit features is nearest by cosine
-    C       of the probe, as in scikit-learn
+    C       of the probe, as in scikit-learn: 100 hardly holds unit vectors back, as it must be with so few of them
     """
 
     shots: tuple[int, ...] = (1, 2, 4, 8, 16)
     draws: int = Field(5, ge=3)
     method: Literal["probe", "nearest_mean"] = "probe"
-    C: float = Field(10.0, gt=0)
+    C: float = Field(100.0, gt=0)
 
     full: ClassVar[dict[str, Any] | None] = {"max_items": 5000, "max_train": 20_000}
 
