@@ -24,7 +24,7 @@ def test_it_is_scikit_learns_also_with_ties(levels):
 
 
 def test_it_is_clip_benchmarks_where_no_scores_are_equal():
-    """With ties CLIP_benchmark takes them in an arbitrary order, and ours is one place: then they differ. They add in float32."""
+    """Ties it takes in an arbitrary order, which are one place here: then they differ. It adds in float32."""
     torchvision_on_cpu.install()
     theirs = pytest.importorskip("clip_benchmark.metrics.zeroshot_classification")
     scores, positive = _ranking()
