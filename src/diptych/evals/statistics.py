@@ -4,7 +4,7 @@ What is resampled is always a *cluster*: everything that belongs to one image (i
 one image rise and fall together, and an interval that takes them for independent is too narrow.
 
 Means of values within 0..1 have Wilson's score interval over as many independent items as their spread amounts to
-(`score_interval`): the bootstrap's is too narrow near 0 and 1 and with few clusters (at p = 0.98 and 50 clusters it
+(`score_interval`): the bootstrap's is too narrow near 0 and 1 and with few clusters (at p = 0.05 and 50 clusters it
 holds the truth 86 times in 100). What is no such mean is resampled.
 
 Resampling m clusters with replacement gives each a multinomial count. Clusters that bring equal (sum, count) are
