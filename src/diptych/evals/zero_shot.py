@@ -145,6 +145,10 @@ class ZeroShot(Eval):
         for name in ("single_prompt", "bare_name"):
             right = guesses[name].predicted == truth
             metrics[f"acc_at_1_{name}"] = share_estimate(right, clusters, 1 / num_classes, **how)
+            test = paired_difference(hits, right, clusters, seed=self.config.seed)
+            metrics[f"gain_over_{name}"] = Estimate(
+                value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n
+            )
         if best.confidence is not None:
             metrics["ece"] = calibration_error(best.confidence, hits, clusters=clusters, **how)
         return metrics
@@ -201,7 +205,9 @@ class ZeroShot(Eval):
             values["acc_at_5"] = best.in_top_5
         # so weighted, their mean is the mean over the classes
         values["mean_per_class_recall"] = hits * len(truth) / (np.count_nonzero(counts) * counts[truth])
-        values |= {f"acc_at_1_{name}": guesses[name].predicted == truth for name in ("single_prompt", "bare_name")}
+        for name in ("single_prompt", "bare_name"):
+            right = guesses[name].predicted == truth
+            values |= {f"acc_at_1_{name}": right, f"gain_over_{name}": hits.astype(float) - right}
         return {"images": item_table(map(split.uid, gallery.places), values, _clusters(gallery))}
 
     def _mistakes(
