@@ -145,6 +145,25 @@ def test_every_tower_has_a_map_of_channels(image, side):
     assert all(p.grad is None for p in model.model.parameters())
 
 
+@pytest.mark.parametrize("kind,pooling", [("vit", "cls"), ("siglip_vision_model", "pooler"), ("dinov2", "mean")])
+def test_towers_of_transformers_have_one_too(tmp_path, kind, pooling):
+    pytest.importorskip("transformers")
+    from diptych.models.hf_folder import fill_from_folders
+    from diptych.models.hf_tower import HFImageTowerConfig
+    from tests.models.hf_models import save_encoder
+
+    save_encoder(kind, tmp_path, image_size=32, patch_size=8)
+    model = _two_towers(HFImageTowerConfig(path=str(tmp_path), pooling=pooling))
+    fill_from_folders(model.model)
+    assert heat_maps.default_method(model) == "gradcam"
+    tower = model.model.image_tower
+    with heat_maps._last_map(tower) as last:
+        match = similarity(model, _images().float().requires_grad_(), TEXTS)
+    assert last[0].shape == (2, 16 + tower.prefix, 32)
+    assert torch.autograd.grad(match.sum(), last[0])[0][:, tower.prefix :].abs().sum() > 0
+    assert heat_maps.heat_maps(model, _images(), TEXTS).isfinite().all()
+
+
 def _writers():
     decoder, format = BlockConfig(width=16, depth=1, heads=2), ImageFormat(resolution=SIDE, resize="squash")
     shared = {"image": _vit(depth=2), "image_format": format, "context_length": 16}
