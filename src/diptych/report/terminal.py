@@ -27,11 +27,17 @@ def estimates_table(metrics: Mapping[str, Any], console: Console | None = None) 
     (console or Console()).print(table)
 
 
+SHARES = (
+    *("recall", "acc", "share", "precision", "gain", "exact", "chair", "right", "clean", "robust", "corrupted", "drop"),
+    *("severity", "noise", "blur", "brightness", "contrast", "pixelate", "jpeg", "pointing", "group_gap", "advantage"),
+    *("image_score", "text_score", "group_score", "hit_at"),
+)
+NUMBERS = ("nll", "brier", "ece", "cider", "bleu", "rouge", "iou", "rank", "mce", "contrastive")
+
+
 def is_share(name: str) -> bool:
-    """Whether a metric is a share of items and so is shown in percent."""
-    return (
-        any(word in name for word in ("recall", "acc", "share", "precision", "gain", "exact", "chair")) or name == "f1"
-    )
+    """Whether a metric is a share of items, or a difference of shares, and so is shown in percent."""
+    return name == "f1" or (any(w in name for w in SHARES) and not any(w in name.split("_") for w in NUMBERS))
 
 
 def shown(value: float | int, share: bool, digits: int = 1) -> str:
