@@ -266,7 +266,7 @@ def test_the_paired_test_alarms_falsely_at_most_5_times_in_100(m, either, cluste
 @pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 @pytest.mark.parametrize("m", [50, 200, 1000])
-@pytest.mark.parametrize("wins,losses", [(0.03, 0.0), (0.02, 0.02), (0.1, 0.05), (0.3, 0.3)])
+@pytest.mark.parametrize("wins,losses", [(0.03, 0.0), (0.02, 0.02), (0.1, 0.05), (0.25, 0.25)])
 def test_paired_differences_and_alarms_everywhere(wins, losses, m, clustered):
     """Where a handful of items differ, the interval is wider than it need be, and the test alarms less often."""
     covered, alarms = _simulate_pairs(m, wins, losses, clustered, 3000)
