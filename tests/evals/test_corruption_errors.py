@@ -40,7 +40,7 @@ def test_signed_means_have_intervals_wherever_they_lie():
     assert (found.value, found.n, found.higher_is_better) == (pytest.approx(plain.value), 400, False)
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.01)
     assert signed_estimate(np.full(9, 1.5), None).value == 1.5
-    assert signed_estimate(np.zeros(9), None).high == 0
+    assert 0 < signed_estimate(np.zeros(9), None).high < 0.3  # nine that agree do not prove that all do
 
 
 def test_a_ratio_of_sums():
