@@ -106,7 +106,7 @@ def test_copies_of_an_image_get_the_same_noise():
 def test_captions_and_the_bound_on_scored_pairs():
     result = _run(colour_models.model("corner"), colour_models.blues(40, captions=True), corruptions=("jpeg",))
     assert (result.settings["choices"], result.settings["texts"]) == ("captions", 4)
-    scored = _run(fakes.model(fakes.Scores), fakes.pairs(20), corruptions=("contrast",), scored_items=6)
+    scored = _run(fakes.model(fakes.Scores), fakes.pairs(20), corruptions=("contrast",), most_scored=6)
     assert scored.metrics["corrupted"].n == 6
     assert scored.metrics["corrupted"].chance == pytest.approx(1 / 6)
 
@@ -132,7 +132,7 @@ def test_settings_are_checked():
 def contract_cases():
     def maker(kind):
         def case(perfect, n):
-            settings = {"templates": "plain", "corruptions": HARMLESS, "severities": (1, 4), "scored_items": 0}
+            settings = {"templates": "plain", "corruptions": HARMLESS, "severities": (1, 4), "most_scored": 0}
             if kind == "captions":
                 split = colour_models.blues(n)
                 return Case(colour_models.model(perfect=perfect), split, settings | {"choices": "captions"}, n)

@@ -52,8 +52,7 @@ class ChoiceConfig(PairScoringConfig):
     templates: str | tuple[str, ...] = ""
     """As in the zero-shot eval; empty, for a model without embeddings, which scores every prompt: the bare name."""
     label_field: str = ""
-    scored_items: int = Field(32, ge=0)
-    """At most so many images of a model without embeddings, which scores every pair; 0: as many as `max_items`."""
+    most_scored: int = Field(32, ge=0)
     batch_size: int = Field(64, ge=1)
     bootstrap: int = Field(1000, ge=100)
     seed: int = 0

@@ -15,7 +15,7 @@ from diptych.evals.choices import ChoiceConfig, Chooser, read_choices
 from diptych.evals.eval import Estimate, Eval, EvalResult
 from diptych.evals.items import item_table
 from diptych.evals.open_data import open_data
-from diptych.evals.scoring import choose_places, choose_scoring, distinct, read_gallery
+from diptych.evals.scoring import choose_scoring, distinct, places_to_score, read_gallery
 from diptych.evals.statistics import bootstrap_weights, share_estimate
 from diptych.models.pretrained import Pretrained
 from diptych.report.figures import Figure, Interval, Intervals, Words
@@ -126,8 +126,8 @@ class EffectiveRobustness(Eval):
         scoring = choose_scoring(model, c, "effective_robustness")
         embeds = scoring.by == "embeddings"
         reader = ImageReader(split, model.model.config.image_format, c.batch_size)
-        most = c.max_items if embeds or not c.scored_items else min(c.max_items or c.scored_items, c.scored_items)
-        gallery = read_gallery(model, reader, choose_places(split, most), "effective_robustness", embeds)
+        places = places_to_score(split, c, scoring)
+        gallery = read_gallery(model, reader, places, "effective_robustness", embeds)
         choices = read_choices(c, "labels", split, gallery, embeds)
         hits = choices.hits(Chooser(model, choices, scoring).choose(reader, gallery.places, gallery.vectors))
         uids = [split.uid(p) for p in gallery.places]

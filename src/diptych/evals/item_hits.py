@@ -28,6 +28,7 @@ from diptych.evals.scoring import (
     choose_scoring,
     dataset_folder,
     distinct,
+    places_to_score,
     read_gallery,
 )
 from diptych.models.pretrained import Pretrained
@@ -49,8 +50,6 @@ class HitConfig(PairScoringConfig):
     """As for zero_shot: a file, a packaged set, or empty for the dataset's templates.txt or "clip"."""
     label_field: str = ""
     """Which value of a record's meta is its class; empty: label or class_index."""
-    most_scored: int = Field(0, ge=0)
-    """Ask a model that does not embed about the captions of at most so many images, each scored with each; 0: all."""
     batch_size: int = Field(64, ge=1)
     bootstrap: int = Field(1000, ge=100)
     seed: int = 0
@@ -86,10 +85,7 @@ def item_hits(model: Pretrained, split: Any, config: HitConfig, who: str) -> Hit
     asked = answers_of(split, config)
     reader = ImageReader(split, model.model.config.image_format, config.batch_size)
     scoring = choose_scoring(model, config, who)
-    most = config.max_items
-    if asked == "captions" and scoring.by != "embeddings" and config.most_scored:
-        most = min(config.most_scored, most or len(split))
-    places = choose_places(split, most)
+    places = places_to_score(split, config, scoring)
     if asked == "classes":
         return _classes(model, split, config, who, places, reader, scoring)
     if asked == "captions":

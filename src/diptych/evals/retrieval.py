@@ -20,9 +20,9 @@ from diptych.evals.scoring import (
     PairScoringConfig,
     ScoredItems,
     Scoring,
-    choose_places,
     choose_scoring,
     describe_broken,
+    places_to_score,
     read_gallery,
 )
 from diptych.evals.vector_ranks import vector_ranks
@@ -49,7 +49,8 @@ class RetrievalConfig(PairScoringConfig):
     similarity: int = Field(64, ge=0)
     """Side of the similarity matrix of the first items."""
 
-    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 1000}
+    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 1000, "most_scored": 100}
+    full: ClassVar[Mapping[str, Any] | None] = {"most_scored": 200}
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records have no captions."""
@@ -80,7 +81,8 @@ class Retrieval(Eval):
         """Evaluate `model` on the split `data`."""
         config = self.config
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
-        places = choose_places(data, config.max_items)
+        scoring = choose_scoring(model, config, "retrieval")
+        places = places_to_score(data, config, scoring)
         captions = {p: self._captions(data, p) for p in places}
         without = [p for p in places if not captions[p]]
         if len(places) - len(without) < 2:
@@ -88,7 +90,6 @@ class Retrieval(Eval):
                 f"retrieval must be given at least 2 images with captions; got {len(places) - len(without)} of "
                 f"{len(places)} in {data.name}. Choose a larger split, or pack with captions."
             )
-        scoring = choose_scoring(model, config, "retrieval")
         readable = [p for p in places if captions[p]]
         gallery = read_gallery(model, reader, readable, "retrieval", scoring.by == "embeddings")
         if len(gallery.places) < 2:

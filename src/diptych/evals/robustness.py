@@ -17,7 +17,7 @@ from diptych.evals.choices import ChangedReader, ChoiceConfig, Chooser, HeldRead
 from diptych.evals.corruption_errors import Errors, ratio_estimate, read_errors, signed_estimate
 from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
 from diptych.evals.items import item_table
-from diptych.evals.scoring import Gallery, choose_places, choose_scoring, describe_broken, distinct, read_gallery
+from diptych.evals.scoring import Gallery, choose_scoring, describe_broken, distinct, places_to_score, read_gallery
 from diptych.evals.statistics import holm, mean_estimate, paired_difference, share_estimate
 from diptych.models.pretrained import Pretrained
 from diptych.report.figures import Figure, Interval, Intervals, Lines, Picture, Pictures, Words
@@ -77,10 +77,7 @@ class Robustness(Eval):
         reference = read_errors(config.reference, config.corruptions, config.severities) if config.reference else None
         scoring = choose_scoring(model, config, "robustness")
         embeds = scoring.by == "embeddings"
-        most = config.max_items
-        if not embeds and config.scored_items:
-            most = min(most or config.scored_items, config.scored_items)
-        places = choose_places(data, most)
+        places = places_to_score(data, config, scoring)
         kind = kind_of(config, data, places)
         reader = HeldReader(data, model.model.config.image_format, config.batch_size)
         gallery = read_gallery(model, reader, choosable(kind, data, places), "robustness", embeds)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkab
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
+from pydantic import Field
 from torch import Tensor
 
 from diptych.core.errors import EvalError
@@ -49,6 +50,8 @@ class PairScoringConfig(EvalConfig):
     writes well and sees nothing then falls to chance."""
     per_token: bool = False
     """Divide log p by the text's number of tokens, so that long texts are not at a disadvantage."""
+    most_scored: int = Field(0, ge=0)
+    """Look at so many images at most with a model without embeddings, which scores every pair; 0: as with others."""
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Where the model neither embeds nor scores."""
@@ -304,6 +307,14 @@ def paired_values(test: PairedTest, verdict: str = "") -> dict[str, Any]:
         "p_value": test.p_value,
         "verdict": verdict or test.verdict(),
     }
+
+
+def places_to_score(split: Any, config: PairScoringConfig, scoring: Scoring) -> list[int]:
+    """The places of the images that an eval looks at: fewer where every pair has to be scored."""
+    most = config.max_items
+    if scoring.by != "embeddings" and config.most_scored:
+        most = min(config.most_scored, most or len(split))
+    return choose_places(split, most)
 
 
 def choose_places(split: Any, max_items: int) -> list[int]:

@@ -18,12 +18,12 @@ from diptych.evals.prompts import BARE, SINGLE, Classes, read_classes, read_temp
 from diptych.evals.scoring import (
     Gallery,
     PairScoringConfig,
-    choose_places,
     choose_scoring,
     dataset_folder,
     describe_broken,
     distinct,
     paired_values,
+    places_to_score,
     read_gallery,
     thumbnail,
 )
@@ -48,7 +48,8 @@ class ZeroShotConfig(PairScoringConfig):
     pictures: int = Field(24, ge=0)
     """How many of the most confident mistakes go into the report."""
 
-    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 1000}
+    quick: ClassVar[Mapping[str, Any] | None] = {"max_items": 1000, "most_scored": 100}
+    full: ClassVar[Mapping[str, Any] | None] = {"most_scored": 200}
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records do not say their class."""
@@ -84,14 +85,14 @@ class ZeroShot(Eval):
         """Evaluate `model` on the split `data`, whose records must say their class in their meta."""
         config = self.config
         folder = dataset_folder(config.data, data)
-        places = choose_places(data, config.max_items)
+        scoring = choose_scoring(model, config, "zero_shot")
+        places = places_to_score(data, config, scoring)
         field, labels = read_labels(data, places, config.label_field)
         classes = read_classes(config.classes, folder, list(labels.values()))
         templates, source = read_templates(config.templates, folder)
         first = {label: p for p, label in reversed(labels.items())}
         index_of = {label: classes.index_of(label, data.uid(p)) for label, p in first.items()}
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
-        scoring = choose_scoring(model, config, "zero_shot")
         gallery = read_gallery(model, reader, places, "zero_shot", scoring.by == "embeddings")
         truth = np.array([index_of[labels[p]] for p in gallery.places])
         scale = probability_scale(model, scoring)

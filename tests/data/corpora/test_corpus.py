@@ -95,7 +95,8 @@ def test_a_labelled_corpus_brings_its_classes(monkeypatch: pytest.MonkeyPatch) -
 def test_a_failed_build_leaves_nothing(clients: FakeClients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(clients.root / "nothing"))
     with pytest.raises(
-        FetchError, match=r"emoji must be fetched with npm; .* Without it there are: digits, easy_vqa, openmoji, scene_tests, scenes"
+        FetchError,
+        match=r"emoji must be fetched with npm; .* Without it there are: digits, easy_vqa, openmoji, scene_tests, scenes",
     ):
         get("emoji")
     assert not list((Path(os.environ["DIPTYCH_CACHE"]) / "corpora").iterdir())
