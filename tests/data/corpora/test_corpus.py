@@ -96,7 +96,7 @@ def test_a_failed_build_leaves_nothing(clients: FakeClients, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(clients.root / "nothing"))
     with pytest.raises(
         FetchError,
-        match=r"emoji must be fetched with npm; .* Without it there are: digits, easy_vqa, openmoji, scene_tests, scenes",
+        match=r"emoji must be fetched with npm; .* Without it there are: digits, easy_vqa, openmoji, scene_tests",
     ):
         get("emoji")
     assert not list((Path(os.environ["DIPTYCH_CACHE"]) / "corpora").iterdir())
