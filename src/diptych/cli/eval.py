@@ -81,8 +81,9 @@ def _evaluate(
         _print_left_out(found.left_out, [one for part in failed for one in part])
         memory = model.memory
         if memory is not None and (memory.computed or memory.found):
-            made = ", ".join(f"{memory.computed[w]:,} {w}s" for w in ("image", "text"))
-            say(f"embedded {made}; the other vectors were known.")
+            made = " and ".join(f"{memory.computed[w]:,} {w}s" for w in ("image", "text"))
+            known = "; the other vectors were known" if memory.found.total() > memory.computed.total() else ""
+            say(f"embedded {made}{known}.")
 
 
 def _print(outcome: "Outcome", json: bool) -> None:
