@@ -1,4 +1,4 @@
-"""Our side of `zero_shot_build`: `diptych.evals.zero_shot.class_vectors` in bfloat16, as the peer's runs in it."""
+"""Our side of `zero_shot_build`: `diptych.evals.class_guesses.class_vectors` in bfloat16, as the peer's runs in it."""
 
 import time
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.ours.trainer import model_of
 from diptych.evals.prompts import read_templates
-from diptych.evals.zero_shot import class_vectors
+from diptych.evals.class_guesses import class_vectors
 
 
 class Side:
