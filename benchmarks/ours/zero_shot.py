@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from benchmarks.ours.trainer import model_of
-from diptych.evals.prompts import read_templates
 from diptych.evals.class_guesses import class_vectors
+from diptych.evals.prompts import read_templates
 
 
 class Side:
