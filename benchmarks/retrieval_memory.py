@@ -109,7 +109,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, of the command line or as given."""
     options = parser(__doc__, rounds=3)
     options.add_argument("--items", default="8192,16384,1000000", help="images, and as many texts")
-    options.add_argument("--width", type=int, default=64)
+    options.add_argument("--width", type=int, default=64, help="numbers a vector; 32 or more for a million")
     options.add_argument(
         "--lost", type=float, default=0.1, help="share of items whose text has nothing to do with them"
     )
