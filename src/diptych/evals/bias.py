@@ -116,7 +116,7 @@ class Bias(Eval):
             "few_items": few,
             "left_out_groups": groups.left_out,
             "images_without_group": groups.without,
-            "answers": hits.asked,
+            "choices": hits.asked,
             "queries": list(found.queries),
             "queries_from": found.source,
             "p_values": p_values,
@@ -259,7 +259,7 @@ class _Found:
         names = [f"{x} (few)" if n < FEW_ITEMS else x for x, n in zip(self.groups.names, sizes, strict=True)]
         rows = sorted(zip(names, estimates, strict=True), key=lambda row: row[1].value)
         words = (
-            f"Whether an image's {'class' if self.hits.asked == 'classes' else 'own caption'} comes first, by "
+            f"Whether an image's {'class' if self.hits.asked == 'labels' else 'own caption'} comes first, by "
             f"{self.groups.field}; each group's interval is its own. Worst: {self.groups.names[gap.worst_group]}."
         )
         return Intervals(title="Accuracy by group", words=words, rows=tuple(_row(name, e) for name, e in rows))

@@ -17,7 +17,7 @@ from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageBatch, ImageReader
 from diptych.evals.class_guesses import class_vectors, guess
-from diptych.evals.class_labels import read_labels
+from diptych.evals.class_labels import FIELDS, read_labels
 from diptych.evals.eval import some
 from diptych.evals.prompts import BARE, fill, read_classes, read_templates
 from diptych.evals.ranking import Matches
@@ -61,7 +61,7 @@ class ChoiceConfig(PairScoringConfig):
         """Also where records have neither labels nor captions."""
         if reason := super().unsuited(model, data):
             return reason
-        labels = _has_labels(data, some(data), self.label_field)
+        labels = has_labels(data, some(data), self.label_field)
         captions = sum(bool(data.captions(p)) for p in some(data)) > 1
         has = {"auto": labels or captions, "labels": labels, "captions": captions}[self.choices]
         return (
@@ -112,7 +112,7 @@ def kind_of(config: ChoiceConfig, split: Any, places: Sequence[int]) -> Kind:
     if config.choices != "auto":
         return config.choices
     spread = [places[i] for i in some(places)]
-    return "labels" if _has_labels(split, spread, config.label_field) else "captions"
+    return "labels" if has_labels(split, spread, config.label_field) else "captions"
 
 
 def read_choices(config: ChoiceConfig, kind: Kind, split: Any, gallery: Gallery, embeds: bool) -> Choices:
@@ -210,8 +210,9 @@ class ChangedReader(ImageReader):
             yield batch._replace(images=self.change(batch.images, batch.places))
 
 
-def _has_labels(split: Any, places: Sequence[int], field: str) -> bool:
-    fields = (field,) if field else ("label", "class_index")
+def has_labels(split: Any, places: Sequence[int], field: str) -> bool:
+    """Whether all records at those places say their label: in `field`, else in one of the usual ones."""
+    fields = (field,) if field else FIELDS
     meta = [split.meta(p) for p in places]
     return bool(meta) and any(all(m.get(f) is not None for m in meta) for f in fields)
 

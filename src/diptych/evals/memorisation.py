@@ -19,7 +19,7 @@ from diptych.data.decode import decode_image, encode_jpeg, resize_image, scale_i
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
 from diptych.evals.groups import share_difference
-from diptych.evals.item_hits import HitConfig, Hits, answers_of, item_hits
+from diptych.evals.item_hits import HitConfig, Hits, asked_of, item_hits
 from diptych.evals.items import item_table
 from diptych.evals.near_copies import Copies, Sketches, find_copies, nearest_vectors, read_sketches
 from diptych.evals.open_data import open_data
@@ -80,7 +80,7 @@ class MemorisationConfig(HitConfig):
         spec = self.reference or dataset_folder(self.data, data)
         if spec is None or self.reference_split not in open_data(spec).splits:
             return f"no split {self.reference_split} beside it (name the training data by reference)"
-        return "its records have neither captions nor labels" if answers_of(data, self) == "none" else ""
+        return "its records have neither captions nor labels" if asked_of(data, self) == "none" else ""
 
 
 class Memorisation(Eval):
@@ -111,14 +111,14 @@ class Memorisation(Eval):
         copies = find_copies(held, known, config.most_bits, config.tolerance)
         vectors = self._by_vector(model, data, train, held, known)
         seen = _seen_captions(data, held.places, train)
-        hits = item_hits(model, data, config, "memorisation") if answers_of(data, config) != "none" else None
+        hits = item_hits(model, data, config, "memorisation") if asked_of(data, config) != "none" else None
         found = _Found(config, data, train, held, known, copies, vectors, seen, hits)
         settings = {
             **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "reference": name,
             "reference_images": len(known.places),
             "distinct_images": len(held.places),
-            "answers": hits.asked if hits else "none",
+            "choices": hits.asked if hits else "none",
             "vector_copy_cosine": None if vectors is None else vectors.limit,
             "saved_anew_cosine": None if vectors is None else vectors.saved,
             "broken_images": describe_broken(reader),
