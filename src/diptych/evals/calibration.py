@@ -23,14 +23,13 @@ from diptych.evals.calibration_error import (
     resampled_errors,
 )
 from diptych.evals.class_guesses import class_scores, probability_scale, prompt_scorer
-from diptych.evals.class_labels import FIELDS, read_labels
-from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable, some
+from diptych.evals.class_labels import ClassConfig, read_labels
+from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
 from diptych.evals.frozen_features import held_out
 from diptych.evals.items import item_table
 from diptych.evals.open_data import open_data
 from diptych.evals.prompts import Classes, read_classes, read_templates
 from diptych.evals.scoring import (
-    PairScoringConfig,
     choose_places,
     choose_scoring,
     dataset_folder,
@@ -46,7 +45,7 @@ from diptych.report.figures import Figure, Interval, Intervals, Reliability, Wor
 _ROUNDING = 1e-12
 
 
-class CalibrationConfig(PairScoringConfig):
+class CalibrationConfig(ClassConfig):
     """Settings of the calibration eval.
 
     fit_split  a split of the same data on which the temperature is fitted; empty: on half of the images, drawn by a
@@ -54,15 +53,9 @@ class CalibrationConfig(PairScoringConfig):
     binning    bins of the ECE: "equal_width" over 0..1, or "equal_mass"
     """
 
-    classes: str | tuple[str, ...] = ""
-    templates: str | tuple[str, ...] = ""
-    label_field: str = ""
     fit_split: str = ""
     binning: Binning = "equal_width"
     bins: int = Field(15, ge=1)
-    batch_size: int = Field(64, ge=1)
-    bootstrap: int = Field(1000, ge=100)
-    seed: int = 0
 
     quick: ClassVar[dict[str, Any] | None] = {"max_items": 1000}
     full: ClassVar[dict[str, Any] | None] = {"max_items": 10_000}
@@ -76,10 +69,9 @@ class CalibrationConfig(PairScoringConfig):
         reason = super().unsuited(model, data)
         if reason:
             return reason
-        fields = (self.label_field,) if self.label_field else FIELDS
-        labels = [[m[f] for f in fields if m.get(f) is not None] for m in (data.meta(p) for p in some(data))]
+        field, labels = self.looked_at(data)
         if not all(labels) or any(isinstance(x, (list, tuple)) for found in labels for x in found):
-            return f"its records have no one {fields[0]} each in their meta"
+            return f"its records have no one {field} each in their meta"
         scoring = choose_scoring(model, self, "calibration")
         return "" if probability_scale(model, scoring) is not None else "its scores have no scale: no probabilities"
 

@@ -17,7 +17,7 @@ from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageBatch, ImageReader
 from diptych.evals.class_guesses import class_vectors, guess
-from diptych.evals.class_labels import FIELDS, read_labels
+from diptych.evals.class_labels import FIELDS, ClassConfig, read_labels
 from diptych.evals.eval import some
 from diptych.evals.prompts import BARE, fill, read_classes, read_templates
 from diptych.evals.ranking import Matches
@@ -25,7 +25,6 @@ from diptych.evals.scoring import (
     Change,
     EmbeddedItems,
     Gallery,
-    PairScoringConfig,
     ScoredItems,
     Scoring,
     SomeTexts,
@@ -39,7 +38,7 @@ HELD = 256 << 20
 Kind = Literal["labels", "captions"]
 
 
-class ChoiceConfig(PairScoringConfig):
+class ChoiceConfig(ClassConfig):
     """Base of the settings of evals that let a model choose a text for each image."""
 
     abstract: ClassVar[bool] = True
@@ -47,15 +46,9 @@ class ChoiceConfig(PairScoringConfig):
     choices: Literal["auto", "labels", "captions"] = "auto"
     """What is chosen from: "labels": the classes, as in the zero-shot eval; "captions": the first captions of all
     images that are looked at, as in retrieval at 1. "auto": labels where the records have them."""
-    classes: str | tuple[str, ...] = ""
-    """As in the zero-shot eval."""
     templates: str | tuple[str, ...] = ""
     """As in the zero-shot eval; empty, for a model without embeddings, which scores every prompt: the bare name."""
-    label_field: str = ""
     most_scored: int = Field(32, ge=0)
-    batch_size: int = Field(64, ge=1)
-    bootstrap: int = Field(1000, ge=100)
-    seed: int = 0
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records have neither labels nor captions."""

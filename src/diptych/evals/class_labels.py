@@ -2,13 +2,40 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import Field
 
 from diptych.core.errors import EvalError
+from diptych.evals.eval import some
 from diptych.evals.prompts import Classes, classes_file, read_classes
+from diptych.evals.scoring import PairScoringConfig
 
 FIELDS = ("label", "class_index")
 """Where a record's class is looked for, if no field is named."""
+
+
+class ClassConfig(PairScoringConfig):
+    """Base of the settings of evals that put classes' names into prompts."""
+
+    abstract: ClassVar[bool] = True
+    classes: str | tuple[str, ...] = ""
+    """A file with a class a line (name, or label<TAB>name), or the names; empty: the dataset's classes.txt, else the
+    labels of the split."""
+    templates: str | tuple[str, ...] = ""
+    """A file with a prompt a line, or the name of a set: "clip", "simple", "plain", or that of one of the CLIP paper's
+    data sets (cifar10, fgvc_aircraft, ...); empty: the dataset's templates.txt, else "clip"."""
+    label_field: str = ""
+    """Which value of a record's meta is its class (a label, or a line of the classes); empty: label or class_index."""
+    batch_size: int = Field(64, ge=1)
+    bootstrap: int = Field(1000, ge=100)
+    seed: int = 0
+
+    def looked_at(self, data: Any) -> tuple[str, list[list[Any]]]:
+        """The field that should hold labels, and what a few records hold in it or its like: an empty list is none."""
+        fields = (self.label_field,) if self.label_field else FIELDS
+        metas = (data.meta(p) for p in some(data))
+        return fields[0], [[m[f] for f in fields if m.get(f) is not None] for m in metas]
 
 
 def read_labels(split: Any, places: Sequence[int], field: str) -> tuple[str, dict[int, Any]]:

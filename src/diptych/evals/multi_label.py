@@ -5,19 +5,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
-from pydantic import Field
 
 from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.average_precision import Interpolation, average_precision, chance_precision
 from diptych.evals.class_guesses import class_scores, prompt_scorer
-from diptych.evals.class_labels import FIELDS, read_label_lists
-from diptych.evals.eval import Estimate, Eval, EvalResult, some
+from diptych.evals.class_labels import ClassConfig, read_label_lists
+from diptych.evals.eval import Estimate, Eval, EvalResult
 from diptych.evals.items import item_table
 from diptych.evals.prompts import read_classes, read_templates
 from diptych.evals.scoring import (
-    PairScoringConfig,
     choose_places,
     choose_scoring,
     dataset_folder,
@@ -32,17 +30,11 @@ from diptych.report.figures import Figure, Interval, Intervals, Words
 _CELLS = 1 << 22
 
 
-class MultiLabelConfig(PairScoringConfig):
+class MultiLabelConfig(ClassConfig):
     """Settings of the multi-label eval: classes, templates and label_field as in zero_shot; each record's label is a
     list. `interpolation`: of precision, "none" (scikit-learn, CLIP_benchmark) or "11_point" (PASCAL VOC 2007)."""
 
-    classes: str | tuple[str, ...] = ""
-    templates: str | tuple[str, ...] = ""
-    label_field: str = ""
     interpolation: Interpolation = "none"
-    batch_size: int = Field(64, ge=1)
-    bootstrap: int = Field(1000, ge=100)
-    seed: int = 0
 
     quick: ClassVar[dict[str, Any] | None] = {"max_items": 1000}
     full: ClassVar[dict[str, Any] | None] = {"max_items": 5000}
@@ -53,10 +45,9 @@ class MultiLabelConfig(PairScoringConfig):
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records do not hold lists of labels."""
-        fields = (self.label_field,) if self.label_field else FIELDS
-        metas = [data.meta(p) for p in some(data)]
-        lists = all(any(isinstance(m.get(f), (list, tuple)) for f in fields) for m in metas)
-        return super().unsuited(model, data) or ("" if lists else f"its records have no list {fields[0]} in their meta")
+        field, labels = self.looked_at(data)
+        lists = all(any(isinstance(x, (list, tuple)) for x in found) for found in labels)
+        return super().unsuited(model, data) or ("" if lists else f"its records have no list {field} in their meta")
 
 
 class MultiLabel(Eval):

@@ -11,13 +11,12 @@ from diptych.core.config import to_dict
 from diptych.data.image_reader import ImageReader
 from diptych.evals.calibration_error import calibration_error, reliability_bins
 from diptych.evals.class_guesses import Guesses, guess, probability_scale, prompt_scorer
-from diptych.evals.class_labels import FIELDS, read_labels
-from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable, some
+from diptych.evals.class_labels import ClassConfig, read_labels
+from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
 from diptych.evals.items import item_table
 from diptych.evals.prompts import BARE, SINGLE, Classes, read_classes, read_templates
 from diptych.evals.scoring import (
     Gallery,
-    PairScoringConfig,
     choose_scoring,
     dataset_folder,
     describe_broken,
@@ -31,20 +30,9 @@ from diptych.evals.statistics import paired_difference, proportion, share_estima
 from diptych.models.pretrained import Pretrained
 
 
-class ZeroShotConfig(PairScoringConfig):
+class ZeroShotConfig(ClassConfig):
     """Settings of the zero-shot eval."""
 
-    classes: str | tuple[str, ...] = ""
-    """A file with a class a line (name, or label<TAB>name), or the names; empty: the dataset's classes.txt, else the
-    labels of the split."""
-    templates: str | tuple[str, ...] = ""
-    """A file with a prompt a line, or the name of a set: "clip", "simple", "plain", or that of one of the CLIP paper's
-    data sets (cifar10, fgvc_aircraft, ...); empty: the dataset's templates.txt, else "clip"."""
-    label_field: str = ""
-    """Which value of a record's meta is its class (a label, or a line of the classes); empty: label or class_index."""
-    batch_size: int = Field(64, ge=1)
-    bootstrap: int = Field(1000, ge=100)
-    seed: int = 0
     pictures: int = Field(24, ge=0)
     """How many of the most confident mistakes go into the report."""
 
@@ -53,11 +41,10 @@ class ZeroShotConfig(PairScoringConfig):
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Also where records do not say their class."""
-        fields = (self.label_field,) if self.label_field else FIELDS
-        labels = [[m[f] for f in fields if m.get(f) is not None] for m in (data.meta(p) for p in some(data))]
+        field, labels = self.looked_at(data)
         reason = super().unsuited(model, data)
         if not reason and not all(labels):
-            reason = f"its records have no {fields[0]} in their meta"
+            reason = f"its records have no {field} in their meta"
         if not reason and any(isinstance(x, (list, tuple)) for found in labels for x in found):
             reason = "its images have several labels each: multi_label is for them"
         return reason
