@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int64
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.seeds import torch_generator
 from diptych.data.decode import encode_png
 from diptych.data.image_reader import ImageBatch, ImageReader
@@ -106,13 +105,11 @@ class Adversarial(Eval):
         values = {"clean": clean.astype(float), "robust": robust.mean(0)}
         values |= {f"robust_at_{e:g}": robust[i].astype(float) for i, e in enumerate(config.eps)}
         clusters = distinct(gallery.hashes)
-        return EvalResult(
-            task="adversarial",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=self._metrics(values, clusters, choices.chance),
             settings={
-                **{k: v for k, v in to_dict(config).items() if k != "kind"},
                 **choices.settings(),
                 "images": len(gallery.places),
                 "resolution": model.model.config.image_format.resolution,
@@ -121,7 +118,6 @@ class Adversarial(Eval):
             },
             items={"images": _table(data, gallery, values, clusters)} if artifacts else {},
             figures=self._figures(values, clusters, choices, fooled) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _attacked(

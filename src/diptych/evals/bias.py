@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 from pydantic import Field, field_validator
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.evals.association import Association, Spread, association_test
 from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
@@ -109,7 +108,6 @@ class Bias(Eval):
         metrics, p_values = found.metrics()
         few = {name: int(n) for name, n in zip(groups.names, groups.sizes, strict=True) if n < FEW_ITEMS}
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "group_field": groups.field,
             "k": found.k,
             "groups": dict(zip(groups.names, groups.sizes.tolist(), strict=True)),
@@ -123,15 +121,13 @@ class Bias(Eval):
             "scored_by": hits.scoring.by,
             "broken_images": describe_broken(hits.reader),
         }
-        return EvalResult(
-            task="bias",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
             settings=settings,
             items=found.items() if artifacts else {},
             figures=found.figures() if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
 

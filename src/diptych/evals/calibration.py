@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.calibration_error import (
@@ -153,15 +152,13 @@ class Calibration(Eval):
             "images": len(judged.truth),
             **{f"ece{n}_by_noise": x._asdict() for n, x in noise.items()},
         }
-        return EvalResult(
-            task="calibration",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
-            settings={**{k: v for k, v in to_dict(config).items() if k != "kind"}, **about},
+            settings=about,
             items=_items(judged, hits, before, after) if artifacts else {},
             figures=self._figures(hits, before, after, metrics, about) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _scored(

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.seeds import numpy_generator
 from diptych.data.image_reader import ImageReader
 from diptych.evals.bleu import bleu_counts, bleu_estimate, bleu_of
@@ -103,7 +102,6 @@ class Captioning(Eval):
         if facts is not None:
             metrics |= facts.metrics()
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "images": len(written.places),
             "images_without_caption": len(places) - len(references),
             "broken_images": describe_broken(reader),
@@ -116,15 +114,13 @@ class Captioning(Eval):
             values = scores.values() | ({} if facts is None else facts.values())
             items = {"images": item_table(map(data.uid, written.places), values, written.clusters)}
             tables = scores.tables(data) | ({} if facts is None else facts.tables())
-        return EvalResult(
-            task="captioning",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
             settings=settings,
             items=items,
             artifacts=tables,
-            fingerprint=model.fingerprint,
         )
 
 

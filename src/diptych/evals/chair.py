@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
 from diptych.data.image_reader import ImageReader
@@ -110,7 +109,6 @@ class Chair(Eval):
         )
         told = Told(written, [known[p] for p in written.places], words, config)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "images": len(written.places),
             "objects": len(words.names),
             "objects_in_a_picture": round(float(np.mean([len(t) for t in told.truth])), 2),
@@ -121,15 +119,13 @@ class Chair(Eval):
             "broken_images": describe_broken(reader),
         }
         items = {"images": item_table(map(data.uid, written.places), told.values(), written.clusters)}
-        return EvalResult(
-            task="chair",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=told.metrics(),
             settings=settings,
             items=items if artifacts else {},
             figures=told.figures(data) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
 

@@ -1,7 +1,7 @@
 """What a classifier's guesses come to: accuracies with intervals, what each image brought, and figures."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -113,8 +113,3 @@ def _mistakes(guesses: Predictions, judged: Labelled, names: Sequence[str], most
         )
         for i in wrong.tolist()
     )
-
-
-def settings_of(about: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """A result's settings: those that were given, and what was found about the data."""
-    return {**{k: v for k, v in config.items() if k != "kind"}, **about}

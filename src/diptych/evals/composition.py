@@ -102,7 +102,6 @@ class Composition(Eval):
         scored = score_items(model, reader, items, scoring, "composition")
         judged = Judged(scored, config, *self._priors(scored, data))
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "items": len(scored.items),
             "images": len({i.place for i in scored.items}),
             "clusters": len(np.unique(scored.clusters)),
@@ -114,16 +113,14 @@ class Composition(Eval):
             "best_blind": judged.best_blind,
             "solvable_blind": judged.solvable_blind(),
         }
-        return EvalResult(
-            task="composition",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=judged.metrics(),
             settings=settings,
             items=judged.items(data) if artifacts else {},
             figures=composition_figures(judged, data, config.pictures) if artifacts else (),
             artifacts={"by_test": judged.by_test()} if artifacts else {},
-            fingerprint=model.fingerprint,
         )
 
     def _priors(self, scored: Scored, data: Any) -> tuple[LikelyWords, TellingWords, str]:

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
 from diptych.data.image_reader import ImageReader
@@ -105,20 +104,17 @@ class EffectiveRobustness(Eval):
         accuracies = self._accuracies(shifted, usual)
         tables = {"shifted": _table(shifted, "acc_shifted")}
         tables |= {f"reference_{c}": _table(h, f"acc_{c}") for c, h in usual.items()}
-        return EvalResult(
-            task="effective_robustness",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics={**found, **accuracies},
             settings={
-                **{k: v for k, v in to_dict(config).items() if k != "kind"},
                 "baseline_models": len(cloud.models),
                 "images": len(shifted.hits),
                 "reference_splits": {c: h.split for c, h in usual.items()},
             },
             items=tables if artifacts else {},
             figures=self._figures(cloud, found, accuracies) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _hits(self, model: Pretrained, split: Any, c: EffectiveRobustnessConfig) -> _Hits:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from diptych.core.config import Config
+from diptych.core.config import Config, to_dict
 from diptych.models.capabilities import capabilities_of
 from diptych.models.pretrained import Pretrained
 from diptych.report.figures import Figure
@@ -82,9 +82,38 @@ class EvalConfig(Config):
     full: ClassVar[Mapping[str, Any] | None] = {}
     """Settings with which it belongs to the full suite; None: to none, being asked for by name."""
 
+    @property
+    def task(self) -> str:
+        """The eval's name, which is that of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
     def build(self) -> "Eval":
         """The eval."""
         raise NotImplementedError
+
+    def result(
+        self,
+        model: Pretrained,
+        data: Any,
+        metrics: dict[str, Estimate],
+        settings: Mapping[str, Any],
+        items: dict[str, ItemTable] | None = None,
+        figures: tuple[Figure, ...] = (),
+        artifacts: dict[str, Any] | None = None,
+    ) -> EvalResult:
+        """What `Eval.run` returns: what was found, under these settings and `settings`, what was learned besides."""
+        own = {k: v for k, v in to_dict(self).items() if k != "kind"}
+        return EvalResult(
+            task=self.task,
+            data=self.data,
+            split=str(data.name),
+            metrics=metrics,
+            settings={**own, **settings},
+            items=items or {},
+            figures=figures,
+            artifacts=artifacts or {},
+            fingerprint=model.fingerprint,
+        )
 
     def unsuited(self, model: Pretrained, data: Any) -> str:
         """Why this eval cannot be run with `model` on the split `data`, in some words ("no labels in the meta"); "" if

@@ -10,10 +10,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.core.seeds import permute
-from diptych.evals.class_results import settings_of
 from diptych.evals.eval import Estimate, Eval, EvalResult
 from diptych.evals.frozen_features import FeaturesConfig, Labelled, ProbeData, read_probe_data
 from diptych.evals.items import item_table
@@ -121,15 +119,13 @@ class FewShot(Eval):
             "accuracy_by_draw": {str(s.shots): s.hits.mean(1).tolist() for s in found},
             "sd_over_draws": {str(s.shots): float(s.hits.mean(1).std(ddof=1)) for s in found},
         }
-        return EvalResult(
-            task="few_shot",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics={"acc_at_1": best.accuracy} | {s.name: s.accuracy for s in found},
-            settings=settings_of(about, to_dict(config)),
+            settings=about,
             items={s.name: self._items(probe.judged, s, s is best) for s in found} if artifacts else {},
             figures=self._figures(probe, found, left_out) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _shots(

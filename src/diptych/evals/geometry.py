@@ -9,7 +9,6 @@ from jaxtyping import Float, Float64
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals import vector_geometry as shape
@@ -96,7 +95,6 @@ class Geometry(Eval):
             )
         found = _Space(config, data, places, captions, matches, images, texts)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "images": len(places),
             "distinct_images": len(images),
             "distinct_captions": len(texts),
@@ -104,15 +102,13 @@ class Geometry(Eval):
             "random_vectors": found.baselines,
             "broken_images": describe_broken(reader),
         }
-        return EvalResult(
-            task="geometry",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=found.metrics,
             settings=settings,
             items=found.items() if artifacts else {},
             figures=found.figures() if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
 

@@ -9,7 +9,6 @@ from jaxtyping import Float, Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.decode import decode_image
 from diptych.data.frame import Frame
@@ -111,7 +110,6 @@ class Grounding(Eval):
             )
         values = self._values(asked)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "method": config.chosen() or default_method(model),
             "phrases": len(asked),
             "images": len(with_boxes),
@@ -119,15 +117,13 @@ class Grounding(Eval):
             "broken_images": describe_broken(reader),
             "resolution": model.model.config.image_format.resolution,
         }
-        return EvalResult(
-            task="grounding",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=self._metrics(asked, values, clusters),
             settings=settings,
             items=_tables(data, asked, values, clusters) if artifacts else {},
             figures=self._figures(model, data, asked, values, clusters) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _asked(

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.evals.class_results import (
     blind_chance,
@@ -17,7 +16,6 @@ from diptych.evals.class_results import (
     class_items,
     class_metrics,
     predictions,
-    settings_of,
 )
 from diptych.evals.eval import Eval, EvalResult
 from diptych.evals.frozen_features import FeaturesConfig, ProbeData, read_probe_data
@@ -101,15 +99,13 @@ class Knn(Eval):
         if artifacts:
             figures = self._figures(probe, {k: metrics.get(f"acc_at_1_k{k}", metrics["acc_at_1"]) for k in config.k})
             figures += class_figures(first, judged, probe.classes, config.pictures)
-        return EvalResult(
-            task="knn",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
-            settings=settings_of(probe.about, to_dict(config)),
+            settings=probe.about,
             items={"images": item_table(items["images"].keys, values, judged.clusters)} if artifacts else {},
             figures=figures,
-            fingerprint=model.fingerprint,
         )
 
     def _votes(

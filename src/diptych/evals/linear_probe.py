@@ -10,7 +10,6 @@ from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.evals.class_results import (
     blind_chance,
@@ -18,7 +17,6 @@ from diptych.evals.class_results import (
     class_items,
     class_metrics,
     predictions,
-    settings_of,
 )
 from diptych.evals.eval import Eval, EvalResult
 from diptych.evals.frozen_features import FeaturesConfig, Labelled, ProbeData, held_out, read_probe_data
@@ -106,19 +104,17 @@ class LinearProbe(Eval):
             "converged": weights.steps < config.iterations,
             "learned_images": len(learn.truth),
         }
-        return EvalResult(
-            task="linear_probe",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=class_metrics(guesses, judged, size, chance, config.bootstrap, config.seed),
-            settings=settings_of(about, to_dict(config)),
+            settings=about,
             items=class_items(guesses, judged, size) if artifacts else {},
             figures=(
                 self._figures(tried, about) + class_figures(guesses, judged, probe.classes, config.pictures)
                 if artifacts
                 else ()
             ),
-            fingerprint=model.fingerprint,
         )
 
     def _validation(self, probe: ProbeData) -> tuple[Labelled, Labelled, str]:

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.canonicalise import canonicalise_siglip
@@ -114,7 +113,6 @@ class Memorisation(Eval):
         hits = item_hits(model, data, config, "memorisation") if asked_of(data, config) != "none" else None
         found = _Found(config, data, train, held, known, copies, vectors, seen, hits)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "reference": name,
             "reference_images": len(known.places),
             "distinct_images": len(held.places),
@@ -124,15 +122,13 @@ class Memorisation(Eval):
             "broken_images": describe_broken(reader),
             "broken_reference_images": describe_broken(train_reader),
         }
-        return EvalResult(
-            task="memorisation",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=found.metrics,
             settings=settings,
             items=found.items() if artifacts else {},
             figures=found.figures() if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _reference(self, split: Any) -> tuple[Any, str]:

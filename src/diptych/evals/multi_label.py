@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.average_precision import Interpolation, average_precision, chance_precision
@@ -97,7 +96,6 @@ class MultiLabel(Eval):
         absent = [classes.names[c] for c in np.flatnonzero(~positive.any(0)).tolist()]
         named = {classes.names[c]: per_class[str(i)] for i, c in enumerate(there.tolist())}
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "classes_from": classes.source,
             "class_names": list(classes.names),
             "absent_classes": absent,
@@ -110,15 +108,13 @@ class MultiLabel(Eval):
             "broken_images": describe_broken(reader),
             "scored_by": scoring.by,
         }
-        return EvalResult(
-            task="multi_label",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
             settings=settings,
             items={"images": item_table(uids, {"hit_at_1": hits}, clusters[labelled])} if artifacts else {},
             figures=_figures(named, absent, positive.sum(0)[there]) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _per_class(

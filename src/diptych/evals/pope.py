@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import Eval, EvalConfig, EvalResult, some
@@ -129,7 +128,6 @@ class Pope(Eval):
             blind = self._blind(model, reader, asked) if config.blind else None
         scores = YesNoScores(Replies(asked, said, blind, clusters), config.parser, config.bootstrap, config.seed)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "questions_from": found.source,
             **({} if scoring is None else {"scored_by": scoring.by}),
             "questions_asked": len(asked),
@@ -137,15 +135,13 @@ class Pope(Eval):
             "images": len(np.unique(clusters)),
             "broken_images": describe_broken(reader),
         }
-        return EvalResult(
-            task="pope",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=scores.metrics(),
             settings=settings,
             items=scores.items(data) if artifacts else {},
             figures=scores.figures(data, config.pictures) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _look(

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals import ranking
@@ -107,7 +106,6 @@ class Retrieval(Eval):
         else:
             found = ranking.ranks(items.rows, items.pairs(matches), matches, config.chunk or PAIRS_SIDE, config.ties)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "images": len(gallery.places),
             "captions_used": len(texts),
             "distinct_images": len(matches.first_image),
@@ -118,16 +116,14 @@ class Retrieval(Eval):
         }
         shown = config.pictures, config.similarity
         pictures = RetrievalPictures(data, gallery, matches, distinct_texts, items, found, *shown)
-        return EvalResult(
-            task="retrieval",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics_of(found, matches, config.k, config.bootstrap, config.seed),
             settings=settings,
             items=items_of(found, matches, [data.uid(p) for p in gallery.places], config.k) if artifacts else {},
             figures=(recall_curves(found, matches),) if artifacts else (),
             artifacts=pictures.all() if artifacts else {},
-            fingerprint=model.fingerprint,
         )
 
     def _captions(self, data: Any, place: int) -> tuple[str, ...]:

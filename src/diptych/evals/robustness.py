@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from diptych.data.decode import encode_png
 from diptych.evals.choices import ChangedReader, ChoiceConfig, Chooser, HeldReader, choosable, kind_of, read_choices
@@ -91,13 +90,11 @@ class Robustness(Eval):
             ]
         )  # (k, s, n)
         found = _Found(config, clean, corrupted, distinct(gallery.hashes), choices.chance, reference)
-        return EvalResult(
-            task="robustness",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=found.metrics(),
             settings={
-                **{k: v for k, v in to_dict(config).items() if k != "kind"},
                 **choices.settings(),
                 "images": len(gallery.places),
                 "resolution": model.model.config.image_format.resolution,
@@ -108,7 +105,6 @@ class Robustness(Eval):
             items={"images": found.items([data.uid(p) for p in gallery.places])} if artifacts else {},
             figures=(*found.figures(), self._examples(reader, gallery, corrupted)) if artifacts else (),
             artifacts={"errors": found.errors().rows()} if artifacts else {},
-            fingerprint=model.fingerprint,
         )
 
     def _chosen(

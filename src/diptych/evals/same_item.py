@@ -9,7 +9,6 @@ from jaxtyping import Float64, Int64
 from pydantic import Field
 from torch import Tensor
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, some
@@ -112,7 +111,6 @@ class SameItem(Eval):
             )
         graded, things_asked = graded.of(asked), of_query[asked]
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "queries": len(asked),
             "without_a_right_answer": len(of_query) - len(asked),
             "gallery_items": len(of_gallery),
@@ -122,15 +120,13 @@ class SameItem(Eval):
         }
         uids = [data.uid(int(p)) for p in query.places[asked]]
         keys = [f"{uid}#{n}" for uid, n in zip(uids, _occurrence(query.places[asked]), strict=True)]
-        return EvalResult(
-            task="same_item",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=self._metrics(graded, things_asked),
             settings=settings,
             items={"queries": item_table(keys, self._values(graded), things_asked)} if artifacts else {},
             figures=self._figures(data, query, gallery, asked, graded, best[asked]) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _thing(self, data: Any, place: int) -> str:

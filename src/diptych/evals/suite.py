@@ -49,8 +49,7 @@ class Task(NamedTuple):
     @property
     def name(self) -> str:
         """What a person calls it: the eval's name and its label."""
-        eval_name = type(self.config).__module__.rpartition(".")[2]
-        return f"{eval_name}-{self.config.label}" if self.config.label else eval_name
+        return f"{self.config.task}-{self.config.label}" if self.config.label else self.config.task
 
 
 class LeftOut(NamedTuple):
@@ -168,19 +167,16 @@ def run(
             continue
         finally:
             model.memory.save()
-        label = {"label": task.config.label} if task.config.label else {}
         finite = {n: e for n, e in result.metrics.items() if all(map(math.isfinite, (e.value, e.low, e.high)))}
-        settings = {**result.settings, **label}
-        result = result.replace(key=key_of(model, task), settings=settings, metrics=finite)  # JSON knows no NaN
+        result = result.replace(key=key_of(model, task), metrics=finite)  # JSON knows no NaN
         yield Outcome(task, result, save(result, out))
     barrier()
 
 
 def _known(model: Pretrained, task: Task, out: str | PathLike[str]) -> Outcome | None:
     """The kept result of a task, if nothing that it depends on has changed."""
-    eval_name = type(task.config).__module__.rpartition(".")[2]
-    label = {"label": task.config.label} if task.config.label else {}
-    probe = EvalResult(task=eval_name, data=task.config.data, split=task.split, metrics={}, settings=label)
+    label = {"label": task.config.label}
+    probe = EvalResult(task=task.config.task, data=task.config.data, split=task.split, metrics={}, settings=label)
     path = result_path(probe, out)
     if not path.is_file():
         return None
@@ -266,7 +262,7 @@ def _refuse_unknown(options: Sequence[str], configs: Sequence[EvalConfig]) -> No
             known = dict.fromkeys(
                 f for config in configs for f in type(config).model_fields if f not in ("data", "split", "max_items")
             )
-            evals = ", ".join(dict.fromkeys(type(c).__module__.rpartition(".")[2] for c in configs))
+            evals = ", ".join(dict.fromkeys(c.task for c in configs))
             raise ConfigError(
                 f"a setting must be one that {evals} has; got {name!r}, which would have no effect. There are: "
                 f"{', '.join(known)}."

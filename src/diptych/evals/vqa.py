@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.dataset import Dataset
 from diptych.data.image_reader import ImageReader
@@ -116,7 +115,6 @@ class Vqa(Eval):
         guesses = None if baseline is None else [baseline.guess(q.question) for q in asked]
         judged = Judged(asked, answered, blind, guesses, clusters, choices, config)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "answers_from": "the model's own words" if config.answers == FREE else choices.source,
             "answer_list": list(choices.answers[:200]),
             "questions": len(asked),
@@ -131,16 +129,14 @@ class Vqa(Eval):
             "train_questions": len(train),
             "broken_images": describe_broken(reader),
         }
-        return EvalResult(
-            task="vqa",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=judged.metrics(),
             settings=settings,
             items=judged.items(data) if artifacts else {},
             artifacts=judged.tables(data) if artifacts else {},
             figures=judged.figures() if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _look(

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.candidates import CandidateScores, padded
@@ -116,7 +115,6 @@ class Winoground(Eval):
         right = judge(items.scores)
         tags = self._tags(data, items.places)
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "items": len(items.places),
             "records_without_two_images": len(data) - len(captions) if not config.max_items else 0,
             "broken_images": describe_broken(reader),
@@ -128,15 +126,13 @@ class Winoground(Eval):
         for tag, rows in tags.items():
             for name in ("text_score", "image_score", "group_score"):
                 metrics[f"{name}_{_spelled(tag)}"] = self._estimate(name, right[name][rows], items.clusters[rows])
-        return EvalResult(
-            task="winoground",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
             settings=settings,
             items=_tables(data, items, right, tags) if artifacts else {},
             figures=self._figures(data, items, metrics, right, tags) if artifacts else (),
-            fingerprint=model.fingerprint,
         )
 
     def _estimate(self, name: str, values: Float64[np.ndarray, " n"], clusters: Int64[np.ndarray, " n"]) -> Estimate:

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Int64
 from pydantic import Field
 
-from diptych.core.config import to_dict
 from diptych.data.image_reader import ImageReader
 from diptych.evals.calibration_error import calibration_error, reliability_bins
 from diptych.evals.class_guesses import Guesses, guess, probability_scale, prompt_scorer
@@ -88,7 +87,6 @@ class ZeroShot(Eval):
         guesses = {name: guess(score(prompts), classes.names, truth, scale) for name, prompts in sets.items()}
         counts = np.bincount(truth, minlength=len(classes.labels))
         settings = {
-            **{k: v for k, v in to_dict(config).items() if k != "kind"},
             "classes_from": classes.source,
             "class_names": list(classes.names),
             "templates_from": source,
@@ -103,15 +101,13 @@ class ZeroShot(Eval):
         }
         metrics = self._metrics(guesses, truth, counts, _clusters(gallery))
         tables = self._tables(data, gallery, classes, guesses, truth, counts) if artifacts else {}
-        return EvalResult(
-            task="zero_shot",
-            data=config.data,
-            split=str(data.name),
+        return config.result(
+            model,
+            data,
             metrics=metrics,
             settings=settings,
             items=self._items(data, gallery, guesses, truth, counts) if artifacts else {},
             artifacts=tables,
-            fingerprint=model.fingerprint,
         )
 
     def _metrics(
