@@ -1,5 +1,5 @@
 import os
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field, model_validator
@@ -138,3 +138,14 @@ def test_a_list_of_a_family_is_given_by_kind_or_name_and_its_fields_by_number(mo
     ):
         with pytest.raises(ConfigError, match=words):
             override(made, [wrong])
+
+
+class Keeps(Config):
+    """Something of which a part is kept elsewhere."""
+
+    name: str = "a"
+    elsewhere: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+
+def test_what_is_kept_elsewhere_is_not_written():
+    assert to_dict(Keeps(elsewhere={"array": object()})) == {"kind": Keeps.kind(), "name": "a"}

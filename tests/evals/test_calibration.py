@@ -73,7 +73,7 @@ def test_half_is_fitted_on_and_half_judged_and_equal_images_stay_together():
     result = _run(model, split, True)
     assert result.settings["images"] == result.settings["fit_images"] == 100
     assert result.metrics["nll"].n == 50
-    clusters = result.items["images"].clusters
+    clusters = result.items["images"].clusters.tolist()
     assert all(clusters.count(c) == 2 for c in set(clusters))
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,16 +97,16 @@ def test_runs_that_differ_by_their_seeds_are_groups():
 def test_items_are_paired_by_their_keys():
     a, b = _result(better=0.1), _result(seed=1)
     turned = {
-        n: t.replace(keys=t.keys[::-1], values={m: v[::-1] for m, v in t.values.items()}) for n, t in b.items.items()
+        n: replace(t, keys=t.keys[::-1], values={m: v[::-1] for m, v in t.values.items()}) for n, t in b.items.items()
     }
     one, other = compare_results([[a]], [[b]]), compare_results([[a]], [[b.replace(items=turned)]])
     assert one.rows == other.rows
     table = b.items["images"]
-    less = table.replace(keys=table.keys[5:], values={m: v[5:] for m, v in table.values.items()})
+    less = replace(table, keys=table.keys[5:], values={m: v[5:] for m, v in table.values.items()})
     found = compare_results([[a]], [[b.replace(items={"images": less})]])
     assert found.rows[0].n == N - 5
     assert "zero_shot: 5 item(s) that not every run has are left out of the test." in found.notes
-    foreign = table.replace(keys=tuple(f"v{i}" for i in range(N)))
+    foreign = replace(table, keys=tuple(f"v{i}" for i in range(N)))
     assert (
         compare_results([[a]], [[b.replace(items={"images": foreign})]]).rows[0].words == "no test: no items in common"
     )

@@ -71,7 +71,7 @@ def test_what_each_item_brought_adds_up_to_the_metric(name):
     result = find.config_for(name, **case.settings).build().run(case.model, case.split, True)
     for table in result.items.values():
         assert len(set(table.keys)) == len(table.keys)
-        assert len(table.clusters) in (0, len(table.keys))
+        assert table.clusters is None or len(table.clusters) == len(table.keys)
         for metric, values in table.values.items():
             assert len(values) == len(table.keys)
             assert sum(values) / len(values) == pytest.approx(result.metrics[metric].value)

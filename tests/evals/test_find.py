@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 
 from diptych.core.config import from_json
 from diptych.core.errors import ConfigError, DataError
 from diptych.evals import find
-from diptych.evals.eval import Estimate, EvalResult, ItemTable
+from diptych.evals.eval import Estimate, EvalResult
+from diptych.evals.items import item_table
 from diptych.evals.retrieval import RetrievalConfig
 
 
@@ -33,8 +35,8 @@ def test_results_are_kept_in_the_run(tmp_path):
 
 
 def test_a_result_comes_back_with_its_items(tmp_path):
-    table = ItemTable(keys=("b", "a é"), values={"acc_at_1": (1.0, 0.25)}, clusters=(3, 3))
-    bare = ItemTable(keys=("x",), values={"mrr": (0.5,)})
+    table = item_table(("b", "a é"), {"acc_at_1": np.array([1.0, 0.25])}, np.array([3, 3]))
+    bare = item_table(("x",), {"mrr": np.array([0.5]), "hit": np.array([True])})
     settings = {"label": "own"}
     result = EvalResult(
         task="zero_shot", data="d", split="val", metrics={}, settings=settings, items={"i": table, "t": bare}

@@ -56,9 +56,11 @@ class Config(BaseModel):
 
 
 def to_dict(value: Any) -> Any:
-    """The JSON form of a config: every nested config is a dictionary with its "kind" first."""
+    """The JSON form of a config: every nested config is a dictionary with its "kind" first. Fields that are declared
+    with exclude=True are not part of it, being kept elsewhere."""
     if isinstance(value, Config):
-        return {"kind": value.kind(), **{k: to_dict(getattr(value, k)) for k in type(value).model_fields}}
+        kept = [k for k, field in type(value).model_fields.items() if not field.exclude]
+        return {"kind": value.kind(), **{k: to_dict(getattr(value, k)) for k in kept}}
     if isinstance(value, dict):
         return {str(k): to_dict(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

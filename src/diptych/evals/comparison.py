@@ -222,7 +222,7 @@ def _shared(metric: str, a: Sequence[EvalResult], b: Sequence[EvalResult]) -> _S
         place = {k: i for i, k in enumerate(table.keys)}
         values.append(np.array([table.values[metric][place[k]] for k in keys], dtype=np.float64))
     place = {k: i for i, k in enumerate(first.keys)}
-    clusters = np.array([first.clusters[place[k]] for k in keys], dtype=np.int64) if first.clusters else None
+    clusters = None if first.clusters is None else first.clusters[[place[k] for k in keys]]
     unit = name
     if clusters is not None and len(np.unique(clusters)) < len(keys):
         unit = "independent captions" if name == "captions" else "images"

@@ -2,8 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from jaxtyping import Int, Shaped
 from pydantic import Field
 
 from diptych.core.config import Config, to_dict
@@ -30,17 +33,29 @@ class Estimate(Config):
         return self.low > self.chance if self.higher_is_better else self.high < self.chance
 
 
-class ItemTable(Config):
+@dataclass(frozen=True, eq=False)
+class ItemTable:
     """What each item of an eval brought, so that two models can be compared on the same items.
 
     `keys` name the items, alike for every model (a uid, or a uid and a number); `clusters` say which items belong
-    together, being about one image (empty: none do); `values` hold by metric a number an item, whose mean is the
+    together, being about one image (None: none do); `values` hold by metric a number an item, whose mean is the
     metric: a share's hits are 0 or 1, a macro average's are weighted (n / (classes x n of the class)).
     """
 
     keys: tuple[str, ...]
-    values: dict[str, tuple[float, ...]]
-    clusters: tuple[int, ...] = ()
+    values: dict[str, Shaped[np.ndarray, " n"]]
+    clusters: Int[np.ndarray, " n"] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is equal, array by array."""
+        if not isinstance(other, ItemTable) or self.keys != other.keys or list(self.values) != list(other.values):
+            return False
+        if (self.clusters is None) != (other.clusters is None):
+            return False
+        mine, theirs = ([*t.values.values(), *([] if t.clusters is None else [t.clusters])] for t in (self, other))
+        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
 
 
 class EvalResult(Config):
@@ -55,7 +70,8 @@ class EvalResult(Config):
     split: str
     metrics: dict[str, Estimate]
     settings: dict[str, Any] = Field(default_factory=dict)
-    items: dict[str, ItemTable] = Field(default_factory=dict)
+    items: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Of `ItemTable`, which is no setting but arrays."""
     figures: tuple[Figure, ...] = ()
     artifacts: dict[str, Any] = Field(default_factory=dict)
     fingerprint: str = ""

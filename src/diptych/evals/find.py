@@ -74,7 +74,7 @@ def save(result: EvalResult, run: str | PathLike[str]) -> Path:
         write_atomic(items, buffer.getvalue())
     else:
         items.unlink(missing_ok=True)
-    write_atomic(path, to_json(result.replace(items={})))
+    write_atomic(path, to_json(result))
     return path
 
 
@@ -102,9 +102,9 @@ def _arrays(items: dict[str, ItemTable]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for population, table in items.items():
         arrays[f"{population}/keys"] = np.array(table.keys, dtype=np.str_)
-        if table.clusters:
-            arrays[f"{population}/clusters"] = np.array(table.clusters, dtype=np.int64)
-        arrays |= {f"{population}/values/{k}": np.array(v, dtype=np.float64) for k, v in table.values.items()}
+        if table.clusters is not None:
+            arrays[f"{population}/clusters"] = table.clusters
+        arrays |= {f"{population}/values/{k}": v for k, v in table.values.items()}
     return arrays
 
 
@@ -114,8 +114,8 @@ def _tables(held: Mapping[str, np.ndarray]) -> dict[str, ItemTable]:
         start = f"{population}/values/"
         found[population] = ItemTable(
             keys=tuple(held[f"{population}/keys"].tolist()),
-            clusters=tuple(held[f"{population}/clusters"].tolist()) if f"{population}/clusters" in held else (),
-            values={n.removeprefix(start): tuple(held[n].tolist()) for n in held if n.startswith(start)},
+            clusters=held.get(f"{population}/clusters"),
+            values={n.removeprefix(start): held[n] for n in held if n.startswith(start)},
         )
     return found
 

@@ -14,11 +14,9 @@ def item_table(
     clusters: Int[np.ndarray, " n"] | None = None,
 ) -> ItemTable:
     """A table of items from arrays: by metric a number (or a hit) an item. `clusters` None: no two belong together."""
-    return ItemTable(
-        keys=tuple(keys),
-        values={name: tuple(np.asarray(v, dtype=np.float64).tolist()) for name, v in values.items()},
-        clusters=() if clusters is None else tuple(np.asarray(clusters).tolist()),
-    )
+    held = {name: np.asarray(v) for name, v in values.items()}
+    held = {name: v if v.dtype == bool else v.astype(np.float64) for name, v in held.items()}  # of millions, bytes
+    return ItemTable(tuple(keys), held, None if clusters is None else np.asarray(clusters, dtype=np.int64))
 
 
 def numbered(uids: Sequence[str]) -> list[str]:
