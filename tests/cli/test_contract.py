@@ -58,7 +58,7 @@ def run(pictures, tmp_path_factory) -> tuple[Path, Path]:
     """(dataset, run): packed and trained once for all tests here."""
     folder = tmp_path_factory.mktemp("cli")
     for arguments in (
-        ["pack", pictures, "--out", folder / "data", "--val", "0.3", "--vocab-size", "300", "--jobs", "1"],
+        ["pack", pictures, "--out", folder / "data", "--val", "0.3", "vocab_size=300", "jobs=1"],
         ["pretrain", "clip:tiny", f"data={folder / 'data'}", *TINY, "--run", folder / "run"],
     ):
         with pytest.raises(SystemExit) as stop:
@@ -172,7 +172,7 @@ def test_settings_reach_the_source_and_the_packing(pictures, capsys, tmp_path):
     rows = (pictures.parent / "pairs.csv").read_text().splitlines()[:9]
     table = pictures.parent / "latin.csv"
     table.write_bytes("\n".join([rows[0].replace("caption", "wording"), *(f"{r}é" for r in rows[1:])]).encode("cp1252"))
-    common = ["--jobs", "1", "--vocab-size", "300"]
+    common = ["jobs=1", "vocab_size=300"]
     text = _say(
         capsys,
         "pack",
@@ -185,7 +185,7 @@ def test_settings_reach_the_source_and_the_packing(pictures, capsys, tmp_path):
         *common,
     )
     assert "8 of 8" in text
-    text = _say(capsys, "pack", table, "encoding=cp1252", "--images-only", "--out", tmp_path / "b", *common)
+    text = _say(capsys, "pack", table, "encoding=cp1252", "images_only=true", "--out", tmp_path / "b", *common)
     assert "8 of 8" in text
     assert "no characters" in _say(capsys, "inspect", tmp_path / "b")
     with pytest.raises(SystemExit):

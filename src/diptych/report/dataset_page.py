@@ -97,7 +97,7 @@ def _advice(summary: Json) -> list[str]:
         said.append(
             note(
                 f"{tokens['truncated_share']:.0%} of the captions are longer than {tokens['context_length']} tokens.",
-                "Pack with a longer --context-length or a larger --vocab-size.",
+                "Pack with a longer context_length=N or a larger vocab_size=N.",
                 "warning",
             )
         )

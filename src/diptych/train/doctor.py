@@ -221,7 +221,7 @@ class Doctor:
             "truncation",
             "warning" if share > 0.25 else "note",
             f"{share:.0%} of the captions lose their end to the context of {self.facts.context_length} tokens.",
-            "Raise model.context_length (and pack with --context-length), or a larger --vocab-size shortens texts.",
+            "Raise model.context_length (and pack with context_length=N), or a larger vocab_size=N shortens texts.",
         )
 
     def _starvation(self) -> Finding | None:
