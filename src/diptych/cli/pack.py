@@ -11,9 +11,9 @@ def command(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FIELD=VALUE]...",
-            help="of the source (image_column=photo, encoding=cp1252, captions=folders) or of packing (vocab_size=8192, "
-            "context_length=77, tokenizer=clip, images_only=true, min_side=32, max_pixels=50000000, jobs=4)",
+            metavar="FIELD=VALUE",
+            help="of the source (image_column=photo, encoding=cp1252, captions=folders) or of packing (vocab_size=8192,"
+            " context_length=77, tokenizer=clip, images_only=true, min_side=32, max_pixels=50000000, jobs=4)",
         ),
     ] = None,
     *,
