@@ -17,7 +17,7 @@ def command(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL... [FIELD=VALUE]...",
+            metavar="MODEL|FIELD=VALUE",
             help="runs, checkpoints, converted folders, openclip:PATH, hf:PATH; and settings of the evals, such as "
             "label_field=artist, templates=simple or max_items=500",
         ),

@@ -10,18 +10,23 @@ import json
 import os
 import pkgutil
 import tempfile
+from abc import abstractmethod
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic import Field
 
 from diptych.core.config import to_dict, to_json
 from diptych.core.errors import ConfigError, FetchError
 from diptych.core.files import cache_dir, write_atomic, write_json
 from diptych.core.progress import say
+from diptych.core.record import Record
 from diptych.data import corpora as folder
 from diptych.data.fetch import HOW_TO_INSTALL, Package, fetch_all, has_client
 from diptych.data.pack import PackConfig, pack
-from diptych.data.sources.source import Source, SourceConfig
+from diptych.data.sources.source import Reject, Source, SourceConfig
 
 PROOF = "corpus.json"
 """Lies beside dataset.json: which corpus, version and settings the folder holds, from which packages; its licence."""
@@ -89,6 +94,34 @@ class Corpus(Source):
         pins = ",".join(p.sha256 for p in self.packages)
         text = f"{self.name}\0{self.version}\0{pins}\0{to_json(self.config)}{to_json(packing.replace(jobs=0))}"
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+class GeneratedCorpusConfig(CorpusConfig):
+    """Base of the settings of corpora that are drawn: how many records there will be."""
+
+    abstract: ClassVar[bool] = True
+    size: int = Field(default=10_000, ge=1)
+
+
+class GeneratedCorpus(Corpus):
+    """A corpus of which each record is a function of its number, made by Diptych itself: nothing is fetched."""
+
+    config: GeneratedCorpusConfig
+    origin: ClassVar[str] = "Diptych itself"
+    licence: ClassVar[str] = "CC0-1.0"
+
+    @abstractmethod
+    def record(self, i: int) -> Record:
+        """Record i."""
+
+    def records(self) -> Iterator[Record | Reject]:
+        """Records 0 to size, drawn as they are asked for."""
+        for i in range(self.config.size):
+            yield self.record(i)
+
+    def count(self) -> int:
+        """How many there will be."""
+        return self.config.size
 
 
 def corpora() -> tuple[str, ...]:

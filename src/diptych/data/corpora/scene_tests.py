@@ -5,7 +5,7 @@ So whoever looks at the captions alone is right of exactly one picture of each s
 half of all, not by luck but by construction. The pictures of a set differ in the fact and in nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
@@ -14,12 +14,11 @@ from pydantic import Field
 
 from diptych.core.record import Record
 from diptych.core.seeds import numpy_generator
-from diptych.data.corpora.corpus import Corpus, CorpusConfig
+from diptych.data.corpora.corpus import GeneratedCorpus, GeneratedCorpusConfig
 from diptych.data.corpora.scenes import CELL, GAP, RADII, WORDS, described, encoded, pick, program, relations_of
 from diptych.data.drawing import BACKGROUNDS, COLOURS, SHAPES, text_width
 from diptych.data.pack import PackConfig
 from diptych.data.scene_words import RELATIONS, Scene, Thing, listed, phrase
-from diptych.data.sources.source import Reject
 
 CLEAR = 100
 """Thousandths of the side by which one axis must outweigh the other where a relation is tested: no near diagonals."""
@@ -28,7 +27,7 @@ TRIES = 1000
 """How often a layout is drawn before the corpus gives up; one in three fits."""
 
 
-class SceneTestsConfig(CorpusConfig):
+class SceneTestsConfig(GeneratedCorpusConfig):
     """`size` pictures of `resolution` pixels a side, each test having equally many. Raising `size` leaves the pictures
     before unchanged."""
 
@@ -65,7 +64,7 @@ class Twins(NamedTuple):
     captions: tuple[str, str]
 
 
-class SceneTests(Corpus):
+class SceneTests(GeneratedCorpus):
     """Records keyed by their number, all in the split test; the caption is right.
 
     meta: test, set (the number of the two pictures that belong together), distractors (the caption of the other),
@@ -74,20 +73,9 @@ class SceneTests(Corpus):
 
     config: SceneTestsConfig
     summary: ClassVar[str] = "generated pictures with a right and a wrong caption, which differ in one fact: nine tests"
-    origin: ClassVar[str] = "Diptych itself"
-    licence: ClassVar[str] = "CC0-1.0"
     size: ClassVar[str] = "any; 3600 pictures, nothing to fetch, 14 MB packed"
     version: ClassVar[str] = "1"
     packing: ClassVar[PackConfig] = PackConfig(val=0.0, tokenizer="none")
-
-    def records(self) -> Iterator[Record | Reject]:
-        """Pictures 0 to size, drawn as they are asked for: the two of a set one after the other."""
-        for i in range(self.config.size):
-            yield self.record(i)
-
-    def count(self) -> int:
-        """How many there will be."""
-        return self.config.size
 
     def record(self, i: int) -> Record:
         """Picture i."""

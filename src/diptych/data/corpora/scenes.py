@@ -5,7 +5,6 @@ Scene i is a pure function of (seed, i), at every resolution and for every size:
 """
 
 import io
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +12,9 @@ from pydantic import Field
 
 from diptych.core.record import Record
 from diptych.core.seeds import fold, numpy_generator
-from diptych.data.corpora.corpus import Corpus, CorpusConfig
+from diptych.data.corpora.corpus import GeneratedCorpus, GeneratedCorpusConfig
 from diptych.data.drawing import BACKGROUNDS, COLOURS, SHAPES, draw, extent, text_width
 from diptych.data.scene_words import RELATIONS, Scene, Thing, captions, foils, negations, questions
-from diptych.data.sources.source import Reject
 
 WORDS = ("MAP", "SUN", "BUS", "CAT", "DOG", "TEA", "BOX", "KEY", "ICE", "GOLD", "LAMP", "NORTH", "WEST", "STOP", "TAXI")
 RADII = {"small": (70, 85), "large": (120, 140)}
@@ -26,7 +24,7 @@ CELL = 1000 / 3
 GAP = 12
 
 
-class ScenesConfig(CorpusConfig):
+class ScenesConfig(GeneratedCorpusConfig):
     """`size` scenes of `resolution` pixels a side. Raising `size` leaves the scenes before unchanged."""
 
     size: int = Field(default=10_000, ge=1)
@@ -42,7 +40,7 @@ class ScenesConfig(CorpusConfig):
         return Scenes(self)
 
 
-class Scenes(Corpus):
+class Scenes(GeneratedCorpus):
     """Records keyed by their number; the first caption is the fullest.
 
     meta: objects (shape, colour, size, word, boxes in pixels: left, top, right, bottom), relations (place, words,
@@ -54,19 +52,8 @@ class Scenes(Corpus):
     summary: ClassVar[str] = (
         "generated shapes and words: exact captions, boxes, questions, negations, and the code that drew them"
     )
-    origin: ClassVar[str] = "Diptych itself"
-    licence: ClassVar[str] = "CC0-1.0"
     size: ClassVar[str] = "any; 10 k pictures, nothing to fetch, 35 MB packed"
     version: ClassVar[str] = "1"
-
-    def records(self) -> Iterator[Record | Reject]:
-        """Scenes 0 to size, drawn as they are asked for."""
-        for i in range(self.config.size):
-            yield self.record(i)
-
-    def count(self) -> int:
-        """How many there will be."""
-        return self.config.size
 
     def record(self, i: int) -> Record:
         """Scene i."""
