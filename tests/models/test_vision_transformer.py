@@ -7,6 +7,7 @@ from torch import Tensor
 from diptych.core.errors import ConfigError
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from diptych.nn.embed import resize_position_embed
+from diptych.nn.patch_masking import hide_pixels
 from tests.models.towers import EMBED, RESOLUTION, small, stir
 
 
@@ -94,3 +95,20 @@ def test_first_weights_have_openais_spread() -> None:
     for weight in (made.position_embed, made.projection.weight if made.projection is not None else None):
         assert weight is not None
         assert weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("mask_token", [False, True])
+def test_hidden_patches_change_nothing(mask_token):
+    config = VisionTransformerConfig(width=16, depth=2, heads=2, patch_size=4, mask_token=mask_token)
+    tower = config.build(16, 8)
+    masked = torch.zeros(2, 16, dtype=torch.bool)
+    masked[0, [1, 6]], masked[1, 15] = True, True
+    images = torch.randn(2, 3, 16, 16)
+    other = torch.where(hide_pixels(torch.ones(2, 3, 16, 16), masked) == 0, torch.randn(2, 3, 16, 16), images)
+    assert torch.equal(tower.tokens_of_masked(images, masked), tower.tokens_of_masked(other, masked))
+    assert not torch.allclose(tower.tokens_of_masked(images, masked), tower.tokens(images))
+    nothing = torch.zeros_like(masked)
+    assert torch.equal(tower.tokens_of_masked(images, nothing), tower.tokens(images))
+    if mask_token:
+        tower.tokens_of_masked(images, masked).sum().backward()
+        assert tower.mask_token.grad.abs().sum() > 0

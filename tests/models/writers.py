@@ -49,6 +49,7 @@ def text_batch(lengths=(5, 2, 7), seed: int = 1, side: int = 16) -> Batch:
         image_ids=torch.arange(b),
         text_ids=torch.arange(b),
         sample_ids=torch.arange(b),
+        sample_keys=torch.arange(b),
     )
 
 

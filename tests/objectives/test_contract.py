@@ -20,8 +20,6 @@ from tests.models.test_word_predictor import small_word_predictor
 from tests.models.writers import small_prefix_lm, stirred, text_batch
 from tests.objectives.tiny_model import Tiny, TinyConfig, tiny_batch
 
-PARTS = {"objective", "exchange", "same_pairs", "tiled_softmax", "tiled_sigmoid", "tiles", "token_loss"}
-MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name not in PARTS]
 NEEDS = {"distillation": {"teacher_scale": 20.0}}
 """Settings without which a module's objective cannot be."""
 MODELS: dict[str, Callable[[], Model]] = {
@@ -30,17 +28,35 @@ MODELS: dict[str, Callable[[], Model]] = {
     "coca": lambda: stirred(small_coca()),
     "query_alignment": lambda: stirred(small_blip2()),
 }
-"""What an objective is built around, where it is not a model with two towers."""
+"""What an objective is built around, where it is not a model with two towers; else the mirrored test of an objective
+has a function `contract_model` that makes it."""
 
 
-def config_of(name: str) -> ObjectiveConfig:
-    """The one config of a module, with its defaults."""
+def configs_of(name: str) -> list[type[ObjectiveConfig]]:
+    """The settings of objectives that a module holds: one, or none where it is a part of others."""
     module = importlib.import_module(f"diptych.objectives.{name}")
-    found = [
+    return [
         c
         for c in vars(module).values()
         if inspect.isclass(c) and issubclass(c, ObjectiveConfig) and c.__module__ == module.__name__ and not c.abstract
     ]
+
+
+MODULES = [m.name for m in pkgutil.iter_modules(objectives.__path__) if configs_of(m.name)]
+
+
+def model_for(name: str) -> Model:
+    """What the objective of that module is built around."""
+    if name in MODELS:
+        return MODELS[name]()
+    mirror = importlib.import_module(f"tests.objectives.test_{name}")
+    made: Model = getattr(mirror, "contract_model", lambda: TinyConfig(bias=True).build(20))()
+    return made
+
+
+def config_of(name: str) -> ObjectiveConfig:
+    """The one config of a module, with its defaults."""
+    found = configs_of(name)
     assert len(found) == 1, f"{name} must hold one ObjectiveConfig"
     return found[0]()
 
@@ -48,8 +64,7 @@ def config_of(name: str) -> ObjectiveConfig:
 @pytest.fixture(params=MODULES)
 def objective(request) -> Objective:
     config = config_of(request.param)
-    model = MODELS.get(request.param, lambda: TinyConfig(bias=True).build(20))()
-    return config.replace(**NEEDS.get(request.param, {})).build(model).train()
+    return config.replace(**NEEDS.get(request.param, {})).build(model_for(request.param)).train()
 
 
 def batch_of_8(objective: Objective) -> Batch:

@@ -5,14 +5,12 @@ import pytest
 import torch
 
 from diptych.core.errors import ConfigError, DataError
-from diptych.objectives import query_alignment
+from diptych.objectives import matching, query_alignment
+from diptych.objectives.matching import CHANCE
 from diptych.objectives.query_alignment import (
-    MATCHING_CHANCE,
     QueryAlignmentConfig,
     best_query,
-    draw_negatives,
     find,
-    uniform,
 )
 from diptych.train.sight import mismatched
 from tests.models.small_blip2 import small_blip2
@@ -37,7 +35,7 @@ def test_equals_plain_loops_in_value_and_gradient(monkeypatch):
     wrong = (torch.tensor([1, 3, 0, 2]), torch.tensor([2, 0, 3, 1]))
     calls = iter(wrong)
     every = torch.ones(4)
-    monkeypatch.setattr(query_alignment, "draw_negatives", lambda *_: (next(calls), every))
+    monkeypatch.setattr(matching, "draw_negatives", lambda *_: (next(calls), every))
     objective = QueryAlignmentConfig().build(stirred(small_blip2()))
     losses = objective(batch)
     losses.total.backward()
@@ -95,31 +93,6 @@ def test_the_best_query_is_found_some_images_at_a_time(monkeypatch):
     assert whole_[2, 1] == pytest.approx(max(float(q @ text[1]) for q in queries[2]), abs=1e-6)
 
 
-def test_negatives_are_drawn_by_similarity_and_never_barred():
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(40_000, 1)
-    barred = torch.tensor([[False, True, False, False]]).expand(40_000, -1)
-    draws = uniform(torch.arange(40_000))[:, 0]
-    chosen, there = draw_negatives(logits, barred, draws)
-    weights = torch.tensor([2.0, 1.0, 0.0, -1.0]).softmax(0) + 1e-4
-    weights[1] = 0
-    shares = torch.bincount(chosen, minlength=4) / 40_000
-    torch.testing.assert_close(shares, weights / weights.sum(), atol=0.01, rtol=0)
-    assert shares[1] == 0
-    assert there.all()
-    edge = torch.tensor([0.0, 1 - 2**-24])
-    ends, _ = draw_negatives(logits[:2], torch.tensor([[True, False, False, True]]).expand(2, -1), edge)
-    assert ends.tolist() == [1, 2]
-
-
-def test_draws_are_even_and_apart():
-    u = uniform(torch.arange(50_000))
-    assert 0 <= u.min() <= u.max() < 1
-    counts = torch.histc(u[:, 0], 20, 0, 1)
-    assert (counts - 2500).abs().max() < 5 * 2500**0.5
-    assert torch.corrcoef(u.T)[0, 1].abs() < 0.02
-    assert torch.corrcoef(torch.stack([u[1:, 0], u[:-1, 0]]))[0, 1].abs() < 0.02
-
-
 @pytest.mark.slow
 def test_it_learns_a_few_pairs_by_heart():
     objective = QueryAlignmentConfig(label_smoothing=0, writing_smoothing=0).build(small_blip2().build(30))
@@ -159,8 +132,8 @@ def test_health_names_chance_and_cosines():
     batch = whole()
     encoded = objective.encode(batch)
     health = objective.health(encoded, batch)
-    assert health["chance_loss"] == pytest.approx(math.log(8) + MATCHING_CHANCE + math.log(30))
-    assert pytest.approx(-math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3) == MATCHING_CHANCE
+    assert health["chance_loss"] == pytest.approx(math.log(8) + CHANCE + math.log(30))
+    assert pytest.approx(-math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3) == CHANCE
     cosines = best_query(encoded["queries"], encoded["text"])
     assert health["positive_cosine"] == pytest.approx(cosines.diagonal().mean().item(), abs=1e-6)
     assert health["duplicate_captions"] == health["duplicate_images"] == 2 / 8

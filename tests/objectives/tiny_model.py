@@ -76,4 +76,5 @@ def tiny_batch(
         text_ids=torch.tensor(text_ids or list(range(n))),
         image_ids=torch.tensor(image_ids or list(range(n))),
         sample_ids=torch.arange(n),
+        sample_keys=torch.arange(n),
     )

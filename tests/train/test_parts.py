@@ -98,6 +98,7 @@ def test_the_second_stage_of_blip2_asks_with_the_first_ones_queries(data, tmp_pa
 def test_names_of_parts():
     assert divided("a/b#tower", "image_tower") == ("a/b", "tower")
     assert divided("a/b", "image_tower") == ("a/b", "image_tower")
+    assert divided("a/b#", "codec") == ("a/b", "")
     assert field_of(TwoTowerConfig(), "text_tower") == "text"
     assert field_of(LanguageModelConfig(language=LANGUAGE), "language") == "language"
     with pytest.raises(ConfigError, match=r"got 'connector' of a TwoTower\. Its settings are: image_format"):

@@ -30,6 +30,9 @@ class Batch:
     loss_mask      which tokens bear loss as targets; None: all real ones but the first of each row
     image_ids      64-bit hash of each image's content; equal content, equal id (duplicate-aware objectives)
     text_ids       64-bit hash of each caption drawn
+    sample_keys    63-bit number that decides all that is drawn for a sample (crop, masks, noise): a function of the
+                   run's seed and of sample_ids
+    word_starts    which tokens begin a word, where an objective asks for "words"
     sample_ids     n of each sample, its place in the run's order (seed, n): what resume counts
     cached         vectors of towers that were computed once (`train.freeze`), by modality ("image", "text"), a row a
                    record; the images or tokens they stand for are then absent
@@ -49,6 +52,8 @@ class Batch:
     image_ids: Int64[Tensor, " i"] | None = None
     text_ids: Int64[Tensor, " b"] | None = None
     sample_ids: Int64[Tensor, " b"] | None = None
+    sample_keys: Int64[Tensor, " b"] | None = None
+    word_starts: Bool[Tensor, "b t"] | None = None
     weights: Float[Tensor, " b"] | None = None
     cached: dict[str, Float[Tensor, "b _"]] | None = None
     truncated: int = 0

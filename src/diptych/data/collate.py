@@ -1,12 +1,13 @@
 """Samples to one Batch: pixels varied and brought to one size, texts as ids, hashes that tell duplicates."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from numpy import ndarray
+from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.core.errors import DataError
@@ -30,6 +31,7 @@ class BatchMaker:
     one_image    each record must have an image, and gives its first alone: pairs, whatever the records hold
     blind        every image is of the format's mean colour alone, once it has been read
     patches      those that the model would drop are left out
+    begins_word  says which tokens begin a word, for objectives that hide words whole
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class BatchMaker:
         self._split, self._views = split, views
         self.max_images, self.one_image, self.blind = 5, False, False
         self.patches: PatchShare | None = None
+        self.begins_word: Callable[[Tensor], Tensor] | None = None
 
     def batch(self, low: int, high: int, image_format: ImageFormat | None) -> Batch:
         """The records of samples `low` to `high`. `meta["records"]` holds each one's place in the split.
@@ -68,6 +71,7 @@ class BatchMaker:
         which = np.zeros(len(records), np.int64) if captions is None else captions.choose(records, keys)
         batch = Batch(
             sample_ids=torch.arange(low, high),
+            sample_keys=torch.tensor(keys, dtype=torch.int64),
             cached=gather_features(self.features, records, which, keys) if self.features else None,
             meta={"records": records.tolist()},
         )
@@ -78,6 +82,8 @@ class BatchMaker:
         elif captions is not None:
             texts = captions.texts(records, which)
             batch = _with_texts(batch, texts)
+            if self.begins_word is not None:
+                batch = replace(batch, word_starts=self.begins_word(texts.tokens))
         if album is not None:
             assert image_format is not None
             return self._with_images(batch, album, records, texts, image_format)

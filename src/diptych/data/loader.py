@@ -32,6 +32,7 @@ from diptych.data.samples import CaptionChoice
 from diptych.data.token_table import CachedCaptions, token_table
 from diptych.data.tokenize import Tokenizer
 from diptych.data.views import Views
+from diptych.data.word_starts import WordStarts
 from diptych.data.workers import SHORT, cores, in_workers, measured, worker_count
 
 Resolution = Callable[[int], int]
@@ -145,6 +146,11 @@ class Loader:
     def keep_patches(self, share: PatchShare | None) -> None:
         """Let batches hold, in place of images, only the patches that a model which drops that share of them keeps."""
         self._maker.patches = share
+
+    def mark_words(self) -> None:
+        """Let batches say which tokens begin a word."""
+        if self.tokenizer is not None:
+            self._maker.begins_word = WordStarts(self.tokenizer)
 
     def one_image(self) -> None:
         """Let each record give its first image alone, and pass over those without: for objectives that compare images

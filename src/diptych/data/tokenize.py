@@ -160,6 +160,10 @@ class Tokenizer:
         found: int | None = self._vocabulary.token_to_id(token)
         return found
 
+    def pieces(self) -> list[str]:
+        """Each id's token as the vocabulary spells it; "" where an id has none."""
+        return [self._vocabulary.id_to_token(i) or "" for i in range(self.vocab_size)]
+
     def with_context_length(self, context_length: int) -> "Tokenizer":
         """The same tokenizer that cuts elsewhere, with counters of its own."""
         return self.replaced(context_length=context_length)

@@ -2,12 +2,13 @@
 
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.core.errors import EvalError
 from diptych.models.generate import Generation
+from diptych.models.painting import Painting
 
 
 @runtime_checkable
@@ -75,16 +76,56 @@ class RatesText(Protocol):
 
 @runtime_checkable
 class GeneratesImages(Protocol):
-    """Paints uint8 pixels for a text."""
+    """Paints an image for each text, as uint8 pixels."""
 
-    def generate_image(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"], **how: Any) -> Any: ...
+    def generate_image(
+        self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"], how: Painting
+    ) -> UInt8[Tensor, "b 3 h w"]: ...
+
+
+@runtime_checkable
+class RatesImages(Protocol):
+    """Knows how likely images are: given a text, which is then its `score`, and by themselves. What a model of images
+    that reads no words says is the same."""
+
+    def image_prior(self, images: UInt8[Tensor, "i 3 h w"]) -> Float[Tensor, " i"]: ...
 
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """Fills in what was masked."""
+    """Sees an image through the little that it keeps of it: there and back."""
 
-    def reconstruct(self, images: UInt8[Tensor, "b 3 h w"], **how: Any) -> Any: ...
+    def reconstruct(self, images: UInt8[Tensor, "b 3 h w"]) -> UInt8[Tensor, "b 3 s s"]: ...
+
+
+@runtime_checkable
+class FillsIn(Protocol):
+    """Rebuilds what was hidden of an image and of a text, from what is left of it and from the other.
+
+    Returns how badly: the error of each cell of the image (mean squared or absolute, or -log p of its code: the model
+    says which unit by `fill_unit`), and -log p of each true token; 0 where nothing was hidden. The other side may be
+    left out (None), or be another pair's: what it is good for is the difference.
+    """
+
+    fill_unit: str
+
+    def fill_grid(self) -> tuple[int, int]: ...
+
+    def fill_image(
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        masked: Bool[Tensor, "b n"],
+        tokens: Int64[Tensor, "b t"] | None,
+        lengths: Int64[Tensor, " b"] | None,
+    ) -> Float[Tensor, "b n"]: ...
+
+    def fill_text(
+        self,
+        tokens: Int64[Tensor, "b t"],
+        lengths: Int64[Tensor, " b"],
+        masked: Bool[Tensor, "b t"],
+        images: UInt8[Tensor, "b 3 h w"] | None,
+    ) -> Float[Tensor, "b t"]: ...
 
 
 CAPABILITIES: dict[str, type] = {
@@ -94,7 +135,9 @@ CAPABILITIES: dict[str, type] = {
     "generate_text": GeneratesText,
     "log_likelihood": RatesText,
     "generate_image": GeneratesImages,
+    "image_prior": RatesImages,
     "reconstruct": Reconstructs,
+    "fill_in": FillsIn,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -16,9 +16,17 @@ from diptych.core.errors import DataError, EvalError
 from diptych.core.seeds import fold
 from diptych.data.decode import MAX_BYTES, decode_image, resize_image
 from diptych.data.tokenize import Tokenizer
-from diptych.models.capabilities import EmbedsImages, EmbedsText, ScoresPairs, capabilities_of, require
+from diptych.models.capabilities import (
+    EmbedsImages,
+    EmbedsText,
+    GeneratesImages,
+    ScoresPairs,
+    capabilities_of,
+    require,
+)
 from diptych.models.generate import Generation, write
 from diptych.models.model import Model
+from diptych.models.painting import Painting
 from diptych.models.vector_memory import VectorMemory, text_key
 
 ImageLike = Any
@@ -154,6 +162,19 @@ class Pretrained:
             state = self._read(given, places[part], rows[part])
             written += [self.tokenizer.decode(ids).strip() for ids in write(self.model, state, plan)]
         return written
+
+    @torch.no_grad()
+    def paint(self, texts: str | Sequence[str], batch_size: int = 16, **how: Any) -> UInt8[Tensor, "n 3 h w"]:
+        """An image for each text, on the CPU. `how` are fields of `models.painting.Painting`: seed, guidance, steps."""
+        require(self.model, ("generate_image",), "painting")
+        given, painted = _strings(texts), []
+        for start in range(0, len(given), batch_size):
+            tokens, lengths = self.tokenizer.batch(given[start : start + batch_size])
+            plan = Painting(**{**how, "first": how.get("first", 0) + start})
+            painted.append(
+                cast(GeneratesImages, self.model).generate_image(tokens.to(self.device), lengths, plan).cpu()
+            )
+        return torch.cat(painted)
 
     def ask(
         self,

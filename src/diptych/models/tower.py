@@ -3,10 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from diptych.core.config import Config
+from diptych.nn.patch_masking import hide_pixels
 
 
 class ImageTowerConfig(Config):
@@ -28,6 +29,13 @@ class ImageTower(nn.Module, ABC):
     @abstractmethod
     def tokens(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p d"]:
         """Per-patch outputs, after the last norm, before pooling; a CLS token, where there is one, comes first."""
+
+    def tokens_of_masked(self, images: Float[Tensor, "b 3 h w"], masked: Bool[Tensor, "b n"]) -> Float[Tensor, "b p d"]:
+        """`tokens` of images of which the masked cells of a square grid are hidden: nothing depends on what is there.
+
+        Here those pixels are of the mean colour; a tower with a mask token puts that in the place of the patches.
+        """
+        return self.tokens(hide_pixels(images, masked))
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -23,6 +23,7 @@ class VisionTransformerConfig(ImageTowerConfig, BlockConfig):
     patch_bias     whether the patch embedding has a bias (SigLIP)
     projection     "none" needs width equal to the model's embed_dim (SigLIP)
     patch_dropout  share of patches left out in training (FLIP); the CLS token always stays
+    mask_token     a learned vector in the place of hidden patches' embeddings, before positions are added (BEiT)
     """
 
     width: int = Field(default=768, gt=0)
@@ -34,6 +35,7 @@ class VisionTransformerConfig(ImageTowerConfig, BlockConfig):
     patch_bias: bool = False
     projection: Projection = "linear"
     patch_dropout: float = Field(default=0.0, ge=0, lt=1)
+    mask_token: bool = False
 
     @model_validator(mode="after")
     def _no_context(self) -> "VisionTransformerConfig":
@@ -63,6 +65,7 @@ class VisionTransformer(ImageTower):
         self.prefix = 1 if c.pooling == "cls" else 0
         self.cls_token = nn.Parameter(torch.randn(c.width) * std) if self.prefix else None
         self.position_embed = nn.Parameter(torch.randn(self.prefix + rows * columns, c.width) * std)
+        self.mask_token = nn.Parameter(torch.randn(c.width) * 0.02) if c.mask_token else None
         self.norm_pre = build_norm(c.norm, c.width, c.norm_eps) if c.norm_pre else None
         self.blocks = build_blocks(c)
         self.norm_post = build_norm(c.norm, c.width, c.norm_eps)
@@ -99,11 +102,18 @@ class VisionTransformer(ImageTower):
         x = x if self.norm_pre is None else self.norm_pre(x)
         return through_blocks(self.blocks[: layer + 1], x)
 
+    def tokens_of_masked(self, images: Float[Tensor, "b 3 h w"], masked: Bool[Tensor, "b n"]) -> Float[Tensor, "b p d"]:
+        if self.mask_token is None:
+            return super().tokens_of_masked(images, masked)
+        return self.norm_post(self._blocks(self._embed(images, masked)))
+
     def decay_free(self) -> set[str]:
         return {"position_embed"} | ({"map_pool.probe"} if self.map_pool is not None else set())
 
-    def _embed(self, images: Tensor) -> Tensor:
+    def _embed(self, images: Tensor, masked: Tensor | None = None) -> Tensor:
         x = self.patch_embed(images)
+        if masked is not None and self.mask_token is not None:
+            x = torch.where(masked[..., None], self.mask_token.to(x.dtype), x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         grid = self.patch_embed.grid(images.shape[-2], images.shape[-1])

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch
@@ -41,7 +43,8 @@ class Objective(nn.Module, ABC):
     couples_pairs: ClassVar[bool] = False
     """Whether a pair's loss depends on the other pairs of the batch."""
     uses: frozenset[str] = frozenset({"image", "text"})
-    """What it reads of a record; what no one reads is neither decoded nor tokenised."""
+    """What it reads of a record; what no one reads is neither decoded nor tokenised. "words": also which tokens begin a
+    word."""
     writes: ClassVar[bool] = False
     """Whether it is about writing text that images should decide: then its loss with other images is watched too."""
     takes_patches: ClassVar[bool] = False
@@ -78,6 +81,19 @@ class Objective(nn.Module, ABC):
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The loss from what `encode` returned. `batch` may lack images and tokens: only its ids are read."""
         raise NotImplementedError
+
+    def keys(self, batch: Batch) -> Int64[Tensor, " b"]:
+        """What decides each sample's draws (masks, negatives, noise), on the model's device, so that neither pieces nor
+        ranks nor restarts change them; where a batch does not say, drawn from torch's state."""
+        device = self.model.pixel_mean.device
+        if batch.sample_keys is None:
+            return torch.randint(1 << 62, (batch.size,)).to(device)
+        return batch.sample_keys.to(device)
+
+    def after_step(self) -> None:
+        """Called after every optimizer step, also one that the device has skipped: where an average of the model moves
+        on. Called twice without a step between, it must do what it does once, or next to it."""
+        self.model.after_step()
 
     def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
         """Cheap numbers for the doctor and the log (logit scale, chance-level loss, share of duplicates).

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
@@ -23,16 +23,14 @@ from diptych.core.batch import Batch
 from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError, DataError
 from diptych.models.model import Model
+from diptych.nn.draws import uniform
+from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
 from diptych.objectives.same_pairs import SamePairs
 from diptych.objectives.token_loss import token_loss
 
 TILE = 1 << 22
 """Cosines of queries and texts that are formed at a time."""
-FLOOR = 1e-4
-"""What LAVIS adds to each probability from which a negative is drawn, so that no pair is out of reach."""
-MATCHING_CHANCE = math.log(3) - 2 / 3 * math.log(2)
-"""The entropy of one match in three."""
 
 
 class QueryAlignmentConfig(ObjectiveConfig):
@@ -106,7 +104,7 @@ class QueryAlignment(Objective):
             "image": features,
             "tokens": F.pad(batch.tokens, (0, short)),  # equally wide in all pieces and on all ranks
             "lengths": batch.lengths.to(features.device, non_blocking=True),
-            "draw": self._draws(batch, features),
+            "draw": uniform(self.keys(batch), "negatives", 2),
             **self._written(aligned.written, batch),
         }
 
@@ -154,14 +152,8 @@ class QueryAlignment(Objective):
             for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
                 if ids is not None:
                     numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
-        chance = c.contrast * math.log(g) + c.matching * MATCHING_CHANCE + c.writing * math.log(self.model.vocab_size)
+        chance = c.contrast * math.log(g) + c.matching * CHANCE + c.writing * math.log(self.model.vocab_size)
         return {k: float(v) for k, v in numbers.items()} | {"chance_loss": chance}
-
-    def _draws(self, batch: Batch, features: Tensor) -> Tensor:
-        """By each sample's number in the run, so that neither pieces nor ranks change them; else from torch's state."""
-        if batch.sample_ids is None:
-            return torch.rand(len(features), 2).to(features.device)
-        return uniform(batch.sample_ids.to(features.device))
 
     def _written(self, written: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The loss of writing each text, summed over its tokens that bear loss."""
@@ -187,24 +179,11 @@ class QueryAlignment(Objective):
         image, tokens, lengths = encoded["image"], encoded["tokens"], encoded["lengths"]
         if not torch.is_autocast_enabled(image.device.type):  # encoded in bfloat16, judged outside of it (validation)
             image = image.to(model.pixel_mean.dtype)
-        b, draw = len(image), encoded["draw"].detach()
-        barred = torch.eye(b, i2t.shape[1], dtype=torch.bool, device=image.device).roll(rank() * b, 1)
-        barred = barred if same is None else barred | same
-        wrong_image, has_image = draw_negatives(t2i, barred, draw[:, 0])
-        wrong_text, has_text = draw_negatives(i2t, barred, draw[:, 1])
-        images = gather_with_grad(image) if image.requires_grad else gather(image)
-        all_tokens, all_lengths = gather(tokens), gather(lengths)
-        features = torch.cat([image, images.index_select(0, wrong_image), image])
-        rows = torch.cat([tokens, tokens, all_tokens[wrong_text]])
-        sizes = torch.cat([lengths, lengths, all_lengths[wrong_text]])
+        judged = hard_negatives(i2t, t2i, same, encoded["draw"].detach())
+        features, rows, sizes = of_all(image)[judged.image], of_all(tokens)[judged.text], of_all(lengths)[judged.text]
         if sizes.device.type == "cpu":  # elsewhere to know the longest would be to wait
             rows = rows[:, : max(int(sizes.max()), 1)]
-        labels = (torch.arange(3 * b, device=image.device) < b).long()
-        counts = torch.cat([torch.ones_like(draw[:, 0]), has_image, has_text])
-        logits = model.matching_logits(features, rows, sizes)
-        share = counts * (world_size() / all_sum(counts.sum()))
-        right = (logits.argmax(1) == labels).float()
-        return (F.cross_entropy(logits, labels, reduction="none") * share).sum(), (right * share).sum()
+        return matching_loss(model.matching_logits(features, rows, sizes), judged)
 
     def _same(self, batch: Batch, rows: int) -> Bool[Tensor, "b g"] | None:
         """Which other pairs share a caption or an image with each of this rank's. A collective."""
@@ -221,16 +200,6 @@ class QueryAlignment(Objective):
     def _scale(self) -> Float[Tensor, ""]:
         log: Any = self.model.log_logit_scale
         return log.float().exp().reshape(())
-
-
-def uniform(numbers: Int64[Tensor, " b"]) -> Float[Tensor, "b 2"]:
-    """Two numbers in 0..1, one not included, that each of `numbers` decides, as if drawn: its bits mixed as in
-    splitmix64 (Steele et al., 2014). On any device alike, without waiting for it."""
-    x = 2 * numbers[:, None] + torch.arange(1, 3, device=numbers.device)
-    for factor in (0x2545F4914F6CDD1D, 0x369DEA0F31A53F85):
-        x = (x ^ ((x >> 32) & 0xFFFFFFFF)) * factor  # wraps, as it should
-    x = x ^ ((x >> 32) & 0xFFFFFFFF)
-    return (x & 0xFFFFFF).float() / 2**24
 
 
 def best_query(queries: Float[Tensor, "i m e"], text: Float[Tensor, "b e"]) -> Float[Tensor, "i b"]:
@@ -253,15 +222,3 @@ def find(
     even = log_p.masked_fill(same, 0).sum(1) / (~same).sum(1)
     partner = log_p.gather(1, own[:, None])[:, 0]
     return -((1 - label_smoothing) * partner + label_smoothing * even).mean()
-
-
-@torch.no_grad()
-def draw_negatives(
-    logits: Float[Tensor, "b g"], barred: Bool[Tensor, "b g"], draw: Float[Tensor, " b"]
-) -> tuple[Int64[Tensor, " b"], Float[Tensor, " b"]]:
-    """For each row one column that is not barred, with a chance of softmax(logits) + FLOOR, the one in which `draw`
-    (0..1) falls; and 1 where there is one, else 0."""
-    weights = (logits.softmax(1).double() + FLOOR).masked_fill(barred, 0)
-    upto = weights.cumsum(1)
-    chosen = torch.searchsorted(upto, draw.double()[:, None] * upto[:, -1:], right=True)[:, 0]
-    return chosen.clamp(max=logits.shape[1] - 1), (~barred).any(1).float()

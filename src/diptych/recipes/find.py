@@ -14,7 +14,7 @@ from diptych.core.config import from_json, override
 from diptych.core.errors import ConfigError
 from diptych.models.model import ModelConfig
 from diptych.train.config import RunConfig, stage_of
-from diptych.train.parts import TOKENIZED, divided, field_of, with_part
+from diptych.train.parts import TOKENIZED, divided, field_of, settings_of, with_part
 from diptych.train.run_folder import STAGES
 
 
@@ -159,10 +159,10 @@ def _check_stages_fit(config: RunConfig, stages: Mapping[str, RunConfig]) -> Non
         folder, name = divided(reference, part)
         if (stage := stage_of(folder)) and stage in stages:
             made = stages[stage].model
-            if getattr(config.model, field_of(config.model, part)) != getattr(made, field_of(made, name)):
+            if getattr(config.model, field_of(config.model, part)) != settings_of(made, name):
                 raise ConfigError(
                     f"model.{field_of(config.model, part)} must be what the stage {stage} makes; it was set to "
-                    f"something else. Set it there: {stage}.model.{field_of(made, name)}..."
+                    f"something else. Set it there: {stage}.model.{field_of(made, name) if name else ''}..."
                 )
     if (stage := stage_of(config.init)) and stage in stages:
         made, mine = stages[stage].model, config.model

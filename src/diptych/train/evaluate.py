@@ -62,6 +62,8 @@ def validation(
     )
     if objective.couples_pairs:
         loader.one_image()
+    if "words" in objective.uses:
+        loader.mark_words()
     share_running_statistics(objective)  # or each rank would judge a model of its own
     objective.eval()
     total = torch.zeros((), dtype=torch.float64, device=device)

@@ -119,6 +119,8 @@ def _batches(run: Run) -> Generator[Batch, None, None]:
     if run.objective.couples_pairs:
         loader.one_image()
     loader.keep_patches(host_patches(run.objective))
+    if "words" in uses:
+        loader.mark_words()
     with closing(loader.batches(run.samples_seen, steps * g, side)) as batches:
         for batch in on_device(batches, run.device, t.channels_last):
             run_folder.note_quarantine(run.folder, loader.quarantine)
@@ -135,7 +137,7 @@ def _apply(run: Run, verdict: Verdict) -> None:
     run.optimizer.step()
     run.statistics.restore(verdict.skipped)
     if run.device.type != "cpu" or not verdict.skipped:
-        run.objective.model.after_step()
+        run.objective.after_step()
     if run.ema is not None:
         run.ema.update(run.objective.model, verdict.skipped)
     run.optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ model's config that has that name, less ``_tower``. What has to be there is ther
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,9 @@ TOKENIZED = ("language", "text_tower")
 
 
 def divided(reference: str, part: str) -> tuple[str, str]:
-    """(folder, name of the part there) of ``FOLDER`` or ``FOLDER#name``."""
-    folder, _, name = reference.partition("#")
-    return folder, name or part
+    """(folder, name of the part there) of ``FOLDER`` or ``FOLDER#name``; "" of ``FOLDER#``, the whole model there."""
+    folder, mark, name = reference.partition("#")
+    return folder, name or ("" if mark else part)
 
 
 def field_of(config: ModelConfig, part: str) -> str:
@@ -47,17 +48,23 @@ def field_of(config: ModelConfig, part: str) -> str:
 def with_part(config: ModelConfig, part: str, theirs: ModelConfig, name: str) -> ModelConfig:
     """`config` with the settings that the part `name` has in `theirs`; an image tower's pixel format and the width of
     its projection come along."""
-    values = {field_of(config, part): getattr(theirs, field_of(theirs, name))}
+    values = {field_of(config, part): settings_of(theirs, name)}
     if part == "image_tower":
         shared = [n for n in ("image_format", "embed_dim") if n in type(config).model_fields and hasattr(theirs, n)]
         values |= {n: getattr(theirs, n) for n in shared}
     return config.replace(**values)
 
 
+def settings_of(config: ModelConfig, name: str) -> Any:
+    """The settings of the part `name`; with "" those of the whole model."""
+    return getattr(config, field_of(config, name)) if name else config
+
+
 def fill_part(model: Model, part: str, reference: str) -> None:
     """Put the weights of a part of another model into `model`, and say what was left out.
 
-    `reference`: ``FOLDER``, or ``FOLDER#name`` where the part has another name there. Position embeddings of an image
+    `reference`: ``FOLDER``, or ``FOLDER#name`` where the part has another name there, or ``FOLDER#`` where that whole
+    model is the part (an image codec). Position embeddings of an image
     tower are interpolated to another resolution.
     """
     folder, name = divided(reference, part)
@@ -66,7 +73,8 @@ def fill_part(model: Model, part: str, reference: str) -> None:
         tops = ", ".join(n for n, _ in model.named_children())
         raise ConfigError(f"parts must name modules of the model; got {part!r}. It has: {tops}.")
     given = load(Path(folder)).model
-    theirs = {n.removeprefix(f"{name}."): t for n, t in given.state_dict().items() if n.startswith(f"{name}.")}
+    inside = f"{name}." if name else ""
+    theirs = {n.removeprefix(inside): t for n, t in given.state_dict().items() if n.startswith(inside)}
     if not theirs:
         tops = ", ".join(n for n, _ in given.named_children())
         raise ConfigError(
@@ -82,7 +90,7 @@ def fill_part(model: Model, part: str, reference: str) -> None:
     mine.load_state_dict(state | {n: own[n] for n in fresh})
     without = f"; left out, since nothing here reads it: {_some(left)}" if left else ""
     without += f"; begun anew: {_some(sorted(fresh))}" if fresh else ""
-    say(f"  {part} begins as {name} of {folder}: {len(state)} tensors{without}.")
+    say(f"  {part} begins as {name or 'the model'} of {folder}: {len(state)} tensors{without}.")
 
 
 @torch.no_grad()

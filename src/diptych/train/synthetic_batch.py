@@ -52,6 +52,8 @@ def batches_like(
             image_ids=ids,
             text_ids=ids,
             sample_ids=ids,
+            sample_keys=ids,
+            word_starts=None if "text" in have else torch.ones_like(tokens, dtype=torch.bool),
             cached={k: torch.zeros(pairs, width, device=device) for k, width in have.items()} or None,
         )
 
