@@ -78,6 +78,24 @@ def test_a_model_that_writes_gives_the_mean_of_its_tokens():
     torch.testing.assert_close(found.judged.features[0], seen.float().mean(1)[0])
 
 
+class _Paints(fakes.Mute):
+    """Neither embeds nor writes; it has hidden states of an image."""
+
+    def image_features(self, images):
+        pixels = images.float().flatten(2)  # (i, 3, p)
+        return torch.cat([pixels, pixels.square()], 1).transpose(1, 2)
+
+
+def test_any_other_model_gives_the_mean_of_what_stands_for_an_image_in_it():
+    model, split = fakes.model(_Paints), judged_split(30)
+    assert KnnConfig().unsuited(model, split) == ""
+    found = _read(split, model)
+    assert (found.about["features"], found.about["feature_size"]) == ("tokens", 6)
+    image = torch.stack([model.pixels(split.image_bytes(0))])
+    torch.testing.assert_close(found.judged.features[0], model.model.image_features(image).mean(1)[0])
+    assert "neither embeds" in KnnConfig().unsuited(fakes.model(fakes.Mute), split)
+
+
 def test_embeddings_are_computed_once():
     model = _towers()
     model.memory = VectorMemory()

@@ -5,6 +5,7 @@ from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.data.image_reader import ImageReader
 from diptych.evals import scoring
+from diptych.evals.candidates import CandidateScores
 from diptych.evals.ranking import Matches
 from diptych.evals.retrieval import RetrievalConfig
 from diptych.evals.scoring import (
@@ -104,6 +105,53 @@ def test_pairs_are_scored_as_the_model_can_and_the_settings_say():
         chosen(writer(split), scored_by="embeddings")
     with pytest.raises(EvalError, match="retrieval must be given a model with score"):
         chosen(fakes.model(fakes.Mute))
+
+
+class _Paints(fakes.Scores):
+    """Its score is worth more for some images in any case, which is what it says that they alone are worth."""
+
+    seen = 0
+
+    def image_prior(self, images):
+        self.seen += len(images)
+        return 5.0 * images[:, 1, 0, 0].float()
+
+    def score(self, images, tokens, lengths):
+        return super().score(images, tokens, lengths) + 5.0 * images[:, 1, 0, 0].float()[:, None]
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 24])
+def test_what_images_alone_are_worth_can_be_taken_off(kept, monkeypatch):
+    monkeypatch.setattr(scoring, "KEPT", kept)
+    split, model = fakes.pairs(40), fakes.model(_Paints)
+    texts = [f"thing {i} view 0" for i in range(40)]
+    reader, how = ImageReader(split, model.model.config.image_format, 16), Scoring("score", image_prior_removed=True)
+    items = ScoredItems(model, reader, range(40), texts, how)
+    twin = fakes.model(fakes.Scores)
+    plain = ScoredItems(twin, reader, range(40), texts, Scoring("score")).rows(0, 40)
+    torch.testing.assert_close(items.rows(0, 40), plain, atol=1e-4, rtol=0)  # numbers of some hundreds were taken off
+    torch.testing.assert_close(items.columns([3, 1]), plain[:, [3, 1]], atol=1e-4, rtol=0)
+    assert model.model.seen == 40, "each image's prior is computed once"
+    each = CandidateScores(model, reader, range(40), texts, how).of_each([[i, 0] for i in range(40)])
+    torch.testing.assert_close(torch.stack(each)[:, 1], plain[:, 0], atol=1e-4, rtol=0)
+    found = {p: RetrievalConfig(image_prior=p).build().run(model, split, False).metrics for p in ("kept", "removed")}
+    assert found["kept"]["t2i_recall_at_1"].value < 0.1, "every text finds the one image that is likely in any case"
+    assert found["removed"]["t2i_recall_at_1"].value == 1
+    assert found["kept"]["i2t_recall_at_1"].value == found["removed"]["i2t_recall_at_1"].value == 1
+
+
+def test_an_image_prior_is_asked_of_those_that_have_one_and_with_their_score():
+    def chosen(model, **settings):
+        return choose_scoring(model, RetrievalConfig(image_prior="removed", **settings), "retrieval")
+
+    assert chosen(fakes.model(_Paints)) == Scoring("score", image_prior_removed=True)
+    with pytest.raises(
+        EvalError, match=r"image_prior=removed must be asked of a model that knows log p\(image\)"
+    ):
+        chosen(fakes.model(fakes.Scores))
+    for more in ({"text_prior": "removed"}, {"per_token": True}, {"scored_by": "log_likelihood"}):
+        with pytest.raises(EvalError, match=r"image_prior=removed must go with scored_by=score alone; got it with"):
+            chosen(fakes.model(_Paints), **more)
 
 
 def test_small_things():

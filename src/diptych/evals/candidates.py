@@ -54,13 +54,15 @@ class CandidateScores(ScoredItems):
     def of_each(self, candidates: Sequence[Sequence[int]]) -> list[Tensor]:
         """Scores of every image against its texts."""
         found: list[Tensor] = []
-        writes = isinstance(self.model.model, Writer)
+        writes = isinstance(self.model.model, Writer) and self.scoring.by == "log_likelihood"
         for batch in self.reader.batches(self.places):
             mine = candidates[len(found) : len(found) + len(batch.places)]
             images = batch.images.to(self.model.device)
             scores = (self._of_writer if writes else self._of_sets)(images, mine)
             if self.scoring.by == "log_likelihood":
                 scores = [self._adjusted(s[None], texts)[0] for s, texts in zip(scores, mine, strict=True)]
+            if self.scoring.image_prior_removed:
+                scores = [s - p for s, p in zip(scores, self._image_priors(batch).tolist(), strict=True)]
             found += scores
         return found
 

@@ -37,7 +37,8 @@ class FeaturesConfig(EvalConfig):
     features: Features = "auto"
     """"embedding": the unit vectors of embed_image, as everything else here sees them. "projected": the same before
     they are made unit (what the CLIP authors' README probes); "pooled": before the projection too (what their paper
-    probes, A.3). "tokens": the mean of the tokens that a model which writes reads. "auto": embedding, else tokens."""
+    probes, A.3). "tokens": the mean of the vectors that stand for an image in the model (`image_features`): what one
+    that writes reads, hidden states of one that paints. "auto": embedding, else tokens."""
     duplicates: Literal["removed", "kept"] = "removed"
     """Images to learn from whose bytes are also among the judged: left out and counted, or kept, as others do."""
     max_train: int = Field(0, ge=0)
@@ -210,7 +211,8 @@ def _no_features(model: Pretrained, features: Features) -> str:
     """Why a model has no such features; "" if it has."""
     has = capabilities_of(model.model)
     if features == "tokens" or (features == "auto" and "embed_image" not in has):
-        return "" if "generate_text" in has else "the model neither embeds images nor reads their tokens"
+        has_tokens = callable(getattr(model.model, "image_features", None))
+        return "" if has_tokens else "the model neither embeds images nor reads their tokens"
     if "embed_image" not in has:
         return "the model has no embed_image"
     if features in ("projected", "pooled") and _projection(model.model, features)[0] is None:

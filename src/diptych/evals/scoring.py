@@ -18,7 +18,7 @@ from diptych.core.errors import EvalError
 from diptych.core.image_format import ImageFormat
 from diptych.core.seeds import permute
 from diptych.data.decode import decode_image, encode_jpeg, resize_long_side
-from diptych.data.image_reader import ImageReader
+from diptych.data.image_reader import ImageBatch, ImageReader
 from diptych.data.tokenize import Encoded
 from diptych.evals.eval import EvalConfig
 from diptych.evals.ranking import Matches, pair_products
@@ -48,6 +48,9 @@ class PairScoringConfig(EvalConfig):
     text_prior: Literal["kept", "removed"] = "kept"
     """Take log p(text) off log p(text | image), so that what is likely in any case counts for nothing: a model that
     writes well and sees nothing then falls to chance."""
+    image_prior: Literal["kept", "removed"] = "kept"
+    """Take log p(image) off log p(image | text), or the error without words off the error with them, of a model that
+    scores so: else every text finds the images that are likely, or easy, in any case."""
     per_token: bool = False
     """Divide log p by the text's number of tokens, so that long texts are not at a disadvantage."""
     most_scored: int = Field(0, ge=0)
@@ -60,16 +63,20 @@ class PairScoringConfig(EvalConfig):
 
 
 class Scoring(NamedTuple):
-    """How pairs are scored, once it is known what the model can do. The last two are of log p only."""
+    """How pairs are scored, once it is known what the model can do. `prior_removed` (of the text) and `per_token` are
+    of log p(text | image) only, `image_prior_removed` of the score of a model that knows log p(image)."""
 
     by: Literal["embeddings", "score", "log_likelihood"]
     prior_removed: bool = False
     per_token: bool = False
+    image_prior_removed: bool = False
 
 
 def choose_scoring(model: Pretrained, config: PairScoringConfig, who: str) -> Scoring:
     """How `model` scores pairs for the eval called `who`. Raises EvalError where it cannot as the settings say."""
     has = set(capabilities_of(model.model))
+    if config.image_prior == "removed":
+        return _without_image_prior(model, config, has)
     removed = config.text_prior == "removed"
     if removed or config.per_token:
         asked = "text_prior=removed" if removed else "per_token=true"
@@ -93,6 +100,20 @@ def choose_scoring(model: Pretrained, config: PairScoringConfig, who: str) -> Sc
     needs = {"embeddings": ("embed_image", "embed_text")}.get(config.scored_by, (config.scored_by,))
     require(model.model, needs, who)
     return Scoring(config.scored_by)
+
+
+def _without_image_prior(model: Pretrained, config: PairScoringConfig, has: set[str]) -> Scoring:
+    if not {"image_prior", "score"} <= has:
+        raise EvalError(
+            f"image_prior=removed must be asked of a model that knows log p(image); got {type(model.model).__name__} "
+            f"with {', '.join(sorted(has)) or 'none of the capabilities'}. Leave it out, or train one that paints."
+        )
+    if config.text_prior == "removed" or config.per_token or config.scored_by not in ("auto", "score"):
+        raise EvalError(
+            "image_prior=removed must go with scored_by=score alone; got it with scored_by="
+            f"{config.scored_by}, text_prior={config.text_prior}, per_token={config.per_token}. Choose one of them."
+        )
+    return Scoring("score", image_prior_removed=True)
 
 
 @runtime_checkable
@@ -149,6 +170,7 @@ class ScoredItems:
         self.scoring = scoring
         self._rows: list[Encoded] = model.tokenizer.encode_all(self.texts)
         self._prior: Tensor | None = None
+        self._image_prior: dict[int, float] = {}
         self._all: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> Float[Tensor, "c t"]:
@@ -186,7 +208,7 @@ class ScoredItems:
         blocks = [self._batch(order[i : i + TEXTS_SIDE]) for i in range(0, len(order), TEXTS_SIDE)]
         scores = torch.cat(
             [
-                torch.cat(self._scored(batch.images.to(self.model.device), blocks), 1).to("cpu", torch.float32)
+                self._less_prior(batch, torch.cat(self._scored(batch.images.to(self.model.device), blocks), 1))
                 for batch in self.reader.batches([self.places[i] for i in images])
             ]
         )
@@ -204,6 +226,19 @@ class ScoredItems:
             return [network.log_likelihood(images, tokens, lengths) for tokens, lengths in blocks]
         read = network.begin_images(images)
         return [network.likelihoods(read, tokens, lengths) for tokens, lengths in blocks]
+
+    def _less_prior(self, batch: ImageBatch, scores: Float[Tensor, "b t"]) -> Float[Tensor, "b t"]:
+        """Scores of a batch of images without what the images alone are worth, where the settings ask for that."""
+        scores = scores.to("cpu", torch.float32)
+        return scores - self._image_priors(batch)[:, None] if self.scoring.image_prior_removed else scores
+
+    def _image_priors(self, batch: ImageBatch) -> Float[Tensor, " b"]:
+        new = [n for n, place in enumerate(batch.places) if place not in self._image_prior]
+        if new:
+            network: Any = self.model.model
+            prior = network.image_prior(batch.images[new].to(self.model.device)).tolist()
+            self._image_prior.update(zip((batch.places[n] for n in new), prior, strict=True))
+        return torch.tensor([self._image_prior[place] for place in batch.places])
 
     def _adjusted(self, scores: Tensor, order: Sequence[int]) -> Tensor:
         """Without what the words alone make likely, and a token's share of it, where the settings ask for that."""
