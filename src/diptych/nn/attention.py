@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diptych.core.errors import ConfigError
 from diptych.nn.cache import KeyValues
 from diptych.nn.mask import MaskPlan, Runs
-from diptych.nn.norm import NormKind, build_norm
+from diptych.nn.norm import HeadNormKind, NormKind, build_head_norm, build_norm
 from diptych.nn.rotary import Rotary, rotate
 
 try:  # since torch 2.11
@@ -96,7 +96,7 @@ class Attention(nn.Module):
         width: int,
         heads: int,
         bias: bool = True,
-        qk_norm: NormKind | None = None,
+        qk_norm: HeadNormKind | None = None,
         inner_norm: NormKind | None = None,
         eps: float = 1e-5,
         context_width: int | None = None,
@@ -115,8 +115,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(source, kv_heads * head, bias=bias)
         self.v_proj = nn.Linear(source, kv_heads * head, bias=bias)
         self.out_proj = nn.Linear(inner, width, bias=bias)
-        self.q_norm = None if qk_norm is None else build_norm(qk_norm, head, eps)
-        self.k_norm = None if qk_norm is None else build_norm(qk_norm, head, eps)
+        self.q_norm = None if qk_norm is None else build_head_norm(qk_norm, heads, head, eps)
+        self.k_norm = None if qk_norm is None else build_head_norm(qk_norm, kv_heads, head, eps)
         self.inner_norm = None if inner_norm is None else build_norm(inner_norm, inner, eps)
 
     def forward(

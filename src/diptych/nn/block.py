@@ -22,7 +22,8 @@ class BlockConfig(Config):
 
     norm_position    "pre" (CLIP, GPT), "post" (BERT), "sub" (pre, and a norm inside each half: Magneto, BEiT-3),
                      "swin" (norm on what is added: Swin v2, Chameleon 34B)
-    qk_norm          norm on each head's queries and keys
+    qk_norm          norm on each head's queries and keys: true for one like the others, "layer" for a layer norm where
+                     the others are not, "layer_by_head" for one whose gain is each head's own (Chameleon's weights)
     layer_scale      first value of a learned gain on each residual branch; 0: no such gain
     drop_path        chance that a residual branch is skipped, at the last block; it grows linearly from 0 at the first
     cross_attention  "plain": a second attention, to `context`, between the two halves (ALBEF, BLIP); Flamingo's gated
@@ -40,7 +41,7 @@ class BlockConfig(Config):
     norm_eps: float = Field(default=1e-5, gt=0)
     norm_position: Literal["pre", "post", "sub", "swin"] = "pre"
     bias: bool = True
-    qk_norm: bool = False
+    qk_norm: bool | Literal["layer", "layer_by_head"] = False
     layer_scale: float = Field(default=0.0, ge=0)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     cross_attention: Literal["none", "plain"] = "none"
@@ -106,7 +107,7 @@ class TransformerBlock(nn.Module):
         c = config
         self.norm_position, self.rate = c.norm_position, rate
         inner = c.norm if c.norm_position == "sub" else None
-        qk = c.norm if c.qk_norm else None
+        qk = c.norm if c.qk_norm is True else c.qk_norm or None
 
         def attention(context: int | None = None) -> Attention:
             return Attention(c.width, c.heads, c.bias, qk, inner, c.norm_eps, context, c.kv_heads)
