@@ -12,6 +12,8 @@ from diptych.data.tokenize import Tokenizer
 from diptych.models import pretrained, sizes
 from diptych.models.language_model import LanguageModelConfig
 from diptych.models.pretrained import Pretrained
+from tests.evals import fakes
+from tests.evals.fake_painter import painter
 from tests.models import test_captioner, test_coca, test_flamingo, test_prefix_lm
 from tests.models.small_blip2 import small_blip2
 from tests.models.towers import stir
@@ -253,3 +255,21 @@ def test_what_cannot_be_asked_is_said(model, writes):
     without = Pretrained(writes.model, writes.tokenizer.replaced(start_id=None))
     with pytest.raises(EvalError, match="a tokenizer must have a start and an end to write with; got no start"):
         without.caption(two)
+
+
+def test_texts_are_painted_in_batches_each_with_draws_of_its_own():
+    known = torch.full((3, 8, 8), 7, dtype=torch.uint8)
+    model = painter({"a": known})
+    texts = ["x", "a", "y", "x", "z"]
+    whole, parts = model.paint(texts, seed=2), model.paint(texts, batch_size=2, seed=2)
+    assert whole.shape == (5, 3, 8, 8)
+    assert whole.dtype == torch.uint8
+    assert torch.equal(whole, parts), "what is beside a text changes nothing"
+    assert torch.equal(whole[1], known)
+    assert not torch.equal(whole[0], whole[3]), "the same text twice is drawn twice"
+    assert torch.equal(model.paint(texts[2:], seed=2, first=2), whole[2:])
+    assert torch.equal(model.paint("x", seed=2), whole[:1])
+    with pytest.raises(EvalError, match="painting must be given a model with generate_image"):
+        fakes.model().paint("x")
+    with pytest.raises(ConfigError, match="Did you mean 'guidance'"):
+        model.paint("x", guidence=3)

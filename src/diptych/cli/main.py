@@ -30,6 +30,7 @@ ORDER = (
     "search",
     "caption",
     "ask",
+    "paint",
     "study",
     "convert",
 )
