@@ -24,6 +24,7 @@ from diptych.models.sequence_writer import SequenceWriter
 from diptych.models.writer import Writer
 from tests.models import test_captioner, test_coca, test_flamingo, test_prefix_lm
 from tests.models.small_blip2 import small_blip2
+from tests.models.small_fusion import KINDS as BLIP
 from tests.models.writers import VOCAB, greedy_again, small_language, small_prefix_lm, stirred, summed, text_batch
 
 SMALL: dict[str, ModelConfig] = {
@@ -35,6 +36,7 @@ SMALL: dict[str, ModelConfig] = {
     "coca/legacy": test_coca.KINDS["legacy"],
     "flamingo/every other": test_flamingo.SMALL,
     "blip2/stage one": small_blip2(),
+    **{f"blip/{kind}": config for kind, config in BLIP.items()},
 }
 NAMES = sorted(SMALL)
 BUILD: dict[str, Callable[[ModelConfig], Writer]] = {"flamingo": test_flamingo.wide_open}

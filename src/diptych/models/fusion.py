@@ -1,0 +1,153 @@
+"""What ALBEF and BLIP have in common: an image tower whose tokens a text side attends to, vectors of both to compare,
+and a head that judges whether they belong together.
+"""
+
+import math
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from pydantic import Field
+from torch import Tensor, nn
+
+from diptych.core.batch import Batch
+from diptych.models.embedder import Embedder
+from diptych.models.image_reading import ImageReading, ImageReadingConfig
+from diptych.models.model import Model, ModelConfig
+from diptych.models.tower import ImageTowerConfig
+from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
+from diptych.nn.block import BlockConfig
+
+PAIRS = 256
+"""Pairs that are judged at once where every image is scored against every text."""
+
+BERT_BASE = BlockConfig(width=768, depth=12, heads=12, norm_position="post", norm_eps=1e-12)
+
+
+class FusionConfig(ModelConfig):
+    """Base of the settings of models that fuse.
+
+    image             the tower; its tokens after its last norm are attended to
+    embed_dim         width of the space in which images and texts are compared
+    image_norm        a norm on an image's pooled token before it is projected there ("batch": clip:tiny's)
+    scored_by         what `score` gives: the "similarity", a cosine, or the "matching" head's log-odds
+    init_logit_scale  first value of the logit scale's logarithm, ln(1 / 0.07)
+    max_logit_scale   the scale itself is held in [1, max_logit_scale] after each step; the papers hold it in [2, 1000]
+    """
+
+    abstract: ClassVar[bool] = True
+    image: ImageTowerConfig = VisionTransformerConfig(norm_pre=False, patch_bias=True, norm_eps=1e-6)
+    embed_dim: int = Field(default=256, gt=0)
+    image_norm: Literal["none", "batch", "layer"] = "none"
+    scored_by: Literal["similarity", "matching"] = "similarity"
+    init_logit_scale: float = math.log(1 / 0.07)
+    max_logit_scale: float = Field(default=1000.0, ge=1)
+    context_length: int = Field(default=30, gt=0)
+
+
+class SeesImages(Model):
+    """An image tower of which all tokens are read. A vision transformer keeps its last norm, and nothing behind it."""
+
+    config: FusionConfig
+
+    def __init__(self, config: FusionConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        side = config.image_format.resolution
+        self.image_tower = config.image.build(side, config.embed_dim)
+        if isinstance(self.image_tower, VisionTransformer):
+            self.image_tower.projection = self.image_tower.map_pool = None
+        self.reading = ImageReading(ImageReadingConfig(), self.image_tower, side)
+        self.image_tokens = self.reading.given.tokens
+
+    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
+        """All of `image_features` that a frozen tower needs to compute only once, a row an image."""
+        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
+
+    def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p c"]:
+        """The rest of `image_features`."""
+        return vectors.unflatten(1, (self.image_tokens, -1))
+
+    def table_width(self, kind: str) -> int:
+        """How wide the rows of `image_vectors` are."""
+        return self.image_tokens * self.reading.given.width
+
+    def image_features(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i p c"]:
+        """The tokens that texts attend to."""
+        return self.features_from(self.image_vectors(images))
+
+    def features_of(self, batch: Batch) -> Float[Tensor, "i p c"] | None:
+        """The features of a batch's images, from a table's vectors where it brings them; None: it has no images."""
+        if batch.cached is not None and "image" in batch.cached:
+            return self.features_from(batch.cached["image"])
+        return None if batch.images is None or not len(batch.images) else self.image_features(batch.images)
+
+
+class Fusion(SeesImages, Embedder):
+    """Embeds images and texts, and judges pairs. `width`: of the text's states."""
+
+    def __init__(self, config: FusionConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.log_logit_scale = nn.Parameter(torch.tensor(config.init_logit_scale))
+        seen = self.reading.given.width
+        norms: dict[str, Any] = {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+        self.image_norm = norms[config.image_norm](seen)
+        self.image_projection = nn.Linear(seen, config.embed_dim)
+
+    def add_heads(self, width: int) -> None:
+        """What stands on a text's states, of `width`; called once they are known."""
+        self.text_projection = nn.Linear(width, self.config.embed_dim)
+        self.matching_head = nn.Linear(width, 2)
+
+    @abstractmethod
+    def unit_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of texts that are read alone, in float32."""
+
+    @abstractmethod
+    def matching_logits(
+        self, features: Float[Tensor, "b p c"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "b 2"]:
+        """Logits of "no match" and "match" of each pair, in float32."""
+
+    def unit_image(self, features: Float[Tensor, "b p c"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of images, in float32, from their CLS token, or where the tower has none the mean of all."""
+        pooled = features[:, 0] if self.reading.prefix else features.mean(1)
+        return F.normalize(self.image_projection(self.image_norm(pooled)).float(), dim=-1)
+
+    def unit_of_state(self, state: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+        """Unit vectors of texts, in float32, from the state of each one's first token."""
+        return F.normalize(self.text_projection(state).float(), dim=-1)
+
+    def encode_image(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b e"]:
+        """Unit vectors in fp32."""
+        return self.unit_image(self.image_features(images))
+
+    def encode_text(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Unit vectors in fp32."""
+        return self.unit_text(tokens, lengths)
+
+    @torch.no_grad()
+    def score(
+        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]:
+        """Of every image and every text: the cosine, or the matching head's log-odds (`scored_by`)."""
+        if self.config.scored_by == "similarity":
+            return super().score(images, tokens, lengths)
+        return self.match(images, tokens, lengths)
+
+    @torch.no_grad()
+    def match(
+        self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> Float[Tensor, "i b"]:
+        """The matching head's log-odds of every image and every text."""
+        features, lengths = self.image_features(images), lengths.cpu()
+        tokens = tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)].to(features.device)
+        i, b = len(features), len(tokens)
+        image, text = (x.flatten() for x in torch.meshgrid(torch.arange(i), torch.arange(b), indexing="ij"))
+        found = []
+        for rows, columns in zip(image.split(PAIRS), text.split(PAIRS), strict=True):
+            at = columns.to(tokens.device)
+            logits = self.matching_logits(features[rows.to(at.device)], tokens[at], lengths[columns])
+            found.append(logits[:, 1] - logits[:, 0])
+        return torch.cat(found).view(i, b)
