@@ -7,7 +7,7 @@ another model it comes from that run by ``parts={"codec": "stage:codec#"}``.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,10 +28,41 @@ class CodecConfig(ModelConfig):
         raise NotImplementedError
 
 
+class Term(NamedTuple):
+    """A part of a codec's loss: `value` of each image, not yet weighted, and its weight."""
+
+    value: Float[Tensor, " b"]
+    weight: float | Float[Tensor, ""] = 1.0
+
+
+class Autoencoded(NamedTuple):
+    """What one pass of a codec says of images, for `objectives/codec.py`.
+
+    found, wanted  pixels in 0..1 as they came back and as they were; None of a codec that returns none
+    terms          what of the loss is the codec's own affair, by name
+    rated          whether `terms` already rate the pixels (a likelihood): then the objective does not
+    """
+
+    found: Float[Tensor, "b 3 s s"] | None
+    wanted: Float[Tensor, "b 3 s s"] | None
+    terms: dict[str, Term]
+    rated: bool = False
+
+
 class Codec(Model, ABC):
     """What all codecs share. `grid`: rows and columns of the latents of an image at the format's side."""
 
     grid: tuple[int, int]
+
+    def forward(
+        self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"], keys: Int64[Tensor, " b"]
+    ) -> Autoencoded:
+        """There and back, with a gradient, and what it costs; `keys` decide each image's draws (nn/draws.py)."""
+        raise NotImplementedError
+
+    def health(self) -> dict[str, float]:
+        """Numbers for the log and the doctor."""
+        return {}
 
     def at_side(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 s s"]:
         """Pixels in 0..1, at the side that the codec is made for: others are resized, antialiased, as FLAVA shows its
