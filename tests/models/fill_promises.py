@@ -1,4 +1,4 @@
-"""What every model that fills in promises (`models/capabilities.py: FillsIn`): call `check` with a small stirred one."""
+"""What every model that fills in promises (`models/capabilities.py: FillsIn`): `check` it with a small stirred one."""
 
 from typing import Any
 
