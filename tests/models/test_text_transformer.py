@@ -304,3 +304,18 @@ def test_kernel_of_variable_lengths_equals_padded(attention: str, pooling: str) 
     with torch.autocast("cuda", torch.bfloat16):
         ours = made(tokens.cuda(), lengths)
     agree(made, ours.float(), exact, 0.1 * exact.std().item(), 2**-4)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_states_are_those_before_and_after_the_last_norm(packed, monkeypatch):
+    torch.manual_seed(0)
+    config = TextTransformerConfig(width=16, depth=2, heads=2, attention="bidirectional", pooling="cls")
+    tower = config.build(50, 12, 8)
+    if not packed:
+        monkeypatch.setattr(type(tower), "_packing", lambda *_: None)
+    tokens, lengths = torch.randint(2, 50, (4, 9)), torch.tensor([5, 1, 9, 3])
+    before, after = tower.states(tokens, lengths)
+    torch.testing.assert_close(after, tower.tokens(tokens, lengths))
+    real = torch.arange(9) < lengths[:, None]
+    torch.testing.assert_close(tower.norm_final(before)[real], after[real])
+    assert (before[~real] == 0).all()

@@ -112,3 +112,15 @@ def test_hidden_patches_change_nothing(mask_token):
     if mask_token:
         tower.tokens_of_masked(images, masked).sum().backward()
         assert tower.mask_token.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("mask_token", [False, True])
+def test_states_are_those_before_and_after_the_last_norm(mask_token):
+    torch.manual_seed(0)
+    tower = VisionTransformerConfig(width=16, depth=2, heads=2, patch_size=8, mask_token=mask_token).build(32, 8)
+    images, masked = torch.randn(2, 3, 32, 32), torch.rand(2, 16) < 0.4
+    for hidden, tokens in ((None, tower.tokens(images)), (masked, tower.tokens_of_masked(images, masked))):
+        before, after = tower.states(images, hidden)
+        torch.testing.assert_close(after, tokens)
+        torch.testing.assert_close(tower.norm_post(before), tokens)
+        assert not torch.allclose(before, after)

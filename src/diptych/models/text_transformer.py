@@ -119,12 +119,20 @@ class TextTransformer(TextTower):
         packing = self._packing(tokens, lengths)
         if packing is not None:
             return packing.unpack(self.norm_final(packing.reals(self._encode_packed(tokens, packing))))
-        width = tokens.shape[1]
         x, lengths = self._encode_padded(tokens, lengths)
-        x = self.norm_final(x[:, :width])
-        if self.config.pooling != "last":
-            x = torch.where(torch.arange(x.shape[1], device=x.device)[:, None] < lengths[:, None, None], x, 0)
-        return nn.functional.pad(x, (0, 0, 0, width - x.shape[1]))
+        return self._cut(self.norm_final(x[:, : tokens.shape[1]]), lengths, tokens.shape[1])
+
+    def states(
+        self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "b t d"], Float[Tensor, "b t d"]]:
+        """What `tokens` returns, before the last norm and after it (FLAVA reads both)."""
+        packing = self._packing(tokens, lengths)
+        if packing is not None:
+            x = packing.reals(self._encode_packed(tokens, packing))
+            return packing.unpack(x), packing.unpack(self.norm_final(x))
+        x, lengths = self._encode_padded(tokens, lengths)
+        x, width = x[:, : tokens.shape[1]], tokens.shape[1]
+        return self._cut(x, lengths, width), self._cut(self.norm_final(x), lengths, width)
 
     def decay_free(self) -> set[str]:
         return {"position_embed"}
@@ -170,6 +178,12 @@ class TextTransformer(TextTower):
             mask = padding().plan(Layout.of_lengths(lengths, tokens.shape[1]))
         x = self._embed(tokens, self.position_embed[: tokens.shape[1]])
         return through_blocks(self.blocks, x, mask, self._pooled_places(x, lengths) if pooled else None), lengths
+
+    def _cut(self, x: Tensor, lengths: Tensor, width: int) -> Tensor:
+        """Padded outputs with zeros where padding is no part of the function, `width` tokens wide."""
+        if self.config.pooling != "last":
+            x = torch.where(torch.arange(x.shape[1], device=x.device)[:, None] < lengths[:, None, None], x, 0)
+        return nn.functional.pad(x, (0, 0, 0, width - x.shape[1]))
 
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = self.token_embed(tokens) + positions

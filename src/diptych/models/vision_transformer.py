@@ -12,6 +12,7 @@ from diptych.models.tower import ImageTower, ImageTowerConfig
 from diptych.nn.block import BlockConfig, build_blocks, init_default, through_blocks
 from diptych.nn.embed import PatchEmbed, patch_dropout, resize_position_embed
 from diptych.nn.norm import build_norm
+from diptych.nn.patch_masking import hide_pixels
 from diptych.nn.pool import MapPool, Projection, build_projection
 
 
@@ -106,6 +107,15 @@ class VisionTransformer(ImageTower):
         if self.mask_token is None:
             return super().tokens_of_masked(images, masked)
         return self.norm_post(self._blocks(self._embed(images, masked)))
+
+    def states(
+        self, images: Float[Tensor, "b 3 h w"], masked: Bool[Tensor, "b n"] | None = None
+    ) -> tuple[Float[Tensor, "b p d"], Float[Tensor, "b p d"]]:
+        """What `tokens` (or `tokens_of_masked`) returns, before the last norm and after it (FLAVA reads both)."""
+        if masked is not None and self.mask_token is None:
+            images, masked = hide_pixels(images, masked), None
+        x = self._blocks(self._embed(images, masked))
+        return x, self.norm_post(x)
 
     def decay_free(self) -> set[str]:
         return {"position_embed"} | ({"map_pool.probe"} if self.map_pool is not None else set())
