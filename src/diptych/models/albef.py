@@ -95,10 +95,15 @@ class Albef(Fusion):
         return self.matching_head(self.fuse(features, states, lengths)[:, 0]).float()
 
     def masked_states(
-        self, features: Float[Tensor, "b p c"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
-    ) -> Float[Tensor, "b t d"]:
-        """From which each token of texts, of which some are hidden, is foreseen."""
-        return self.masked_head(self.fuse(features, self.read(tokens, lengths), lengths))
+        self,
+        features: Float[Tensor, "b p c"],
+        tokens: Int64[Tensor, "b t"],
+        lengths: Int64[Tensor, " b"],
+        places: Int64[Tensor, "b k"],
+    ) -> Float[Tensor, "b k d"]:
+        """From which the tokens at some places of texts, where something is hidden, are foreseen."""
+        states = self.fuse(features, self.read(tokens, lengths), lengths)
+        return self.masked_head(states.gather(1, places[..., None].expand(-1, -1, states.shape[-1])))
 
     def head(self) -> tuple[Float[Tensor, "v d"], Float[Tensor, " v"]]:
         """Weight and bias of the map from `masked_states` to logits."""

@@ -1,0 +1,6 @@
+from tests.models.small_fusion import small_albef
+from tests.models.writers import stirred
+
+
+def contract_model():
+    return stirred(small_albef())
