@@ -22,7 +22,7 @@ from diptych.models.language_model import LanguageModelConfig
 from diptych.models.model import ModelConfig
 from diptych.models.sequence_writer import SequenceWriter
 from diptych.models.writer import Writer
-from tests.models import test_captioner, test_coca, test_flamingo, test_prefix_lm
+from tests.models import test_captioner, test_chameleon, test_coca, test_flamingo, test_prefix_lm
 from tests.models.small_blip2 import small_blip2
 from tests.models.small_fusion import KINDS as BLIP
 from tests.models.writers import VOCAB, greedy_again, small_language, small_prefix_lm, stirred, summed, text_batch
@@ -36,11 +36,21 @@ SMALL: dict[str, ModelConfig] = {
     "coca/legacy": test_coca.KINDS["legacy"],
     "flamingo/every other": test_flamingo.SMALL,
     "blip2/stage one": small_blip2(),
+    "chameleon/tied": test_chameleon.small_chameleon(
+        language=test_chameleon.small_chameleon().language.replace(tied=True)
+    ),
+    "chameleon/swin": test_chameleon.small_chameleon(
+        language=test_chameleon.small_chameleon().language.replace(norm_position="swin")
+    ),
     **{f"blip/{kind}": config for kind, config in BLIP.items()},
 }
 NAMES = sorted(SMALL)
-BUILD: dict[str, Callable[[ModelConfig], Writer]] = {"flamingo": test_flamingo.wide_open}
-"""How a kind is made ready where stirring is not enough: Flamingo's gates let little through at first."""
+BUILD: dict[str, Callable[[ModelConfig], Writer]] = {
+    "flamingo": test_flamingo.wide_open,
+    "chameleon": test_chameleon.stirred_chameleon,
+}
+"""How a kind is made ready where stirring is not enough: Flamingo's gates let little through at first, and a fresh
+codec has one code for all images."""
 LOOSE = {"atol": 1e-4, "rtol": 1e-5}
 """Sums of a text's log-probabilities, whose attention is computed in another order."""
 

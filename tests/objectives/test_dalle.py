@@ -83,9 +83,9 @@ def learnt(config, objective, batch: Batch, steps: int, lr: float):
     model = spread(config.build(VOCAB))
     accumulate = Accumulator(objective.build(model).train())
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
-    for _ in range(steps):
+    for step in range(steps):  # whose draws are new, as in a run
         optimizer.zero_grad()
-        accumulate(batch)
+        accumulate(replace(batch, sample_keys=torch.arange(batch.size) + 1000 * step))
         optimizer.step()
     return model.eval()
 
