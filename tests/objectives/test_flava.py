@@ -54,7 +54,7 @@ def same(found, expected):
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path):
-    """Kinds, masks and wrong texts are drawn by each sample's key from the same candidates, so that even these agree."""
+    """Kinds, masks and wrong texts are drawn by each sample's key from the same candidates: even these agree."""
     ranks, alone = compute_together(tmp_path), gradient()
     for kind in ranks[0]:
         both = [r[kind] for r in ranks]
@@ -207,7 +207,7 @@ def test_what_it_cannot_use_is_said():
         FlavaObjectiveConfig().build(TinyConfig().build(10))
     with pytest.raises(ConfigError, match="must be given a model with an image codec"):
         FlavaObjectiveConfig().build(stirred_flava(codec=None))
-    with pytest.raises(ConfigError, match="chances that add up to 1 at most; got 0.7 and 0.4"):
+    with pytest.raises(ConfigError, match=r"chances that add up to 1 at most; got 0\.7"):
         FlavaObjectiveConfig(image_alone=0.7, text_alone=0.4)
     with pytest.raises(ConfigError, match="must be 'ignore' for batches without text_ids"):
         objective()(replace(whole(), text_ids=None, image_ids=None))
