@@ -167,7 +167,7 @@ OF_PAIRS = {
     "fusion.blocks.0.mlp.fc_1.weight": "flava.multimodal_model.encoder.layer.0.intermediate.dense.weight",
     "fusion.image_projection.weight": "flava.image_to_mm_projection.weight",
     "matching_head.pooler.weight": "itm_head.pooler.dense.weight",
-    "image_head.decoder.bias": "mmm_image_head.decoder.bias",
+    "image_head.decoder.bias": "mmm_image_head.bias",
     "text_head.dense.weight": "mmm_text_head.transform.dense.weight",
     "log_logit_scale": "flava.logit_scale",
 }
