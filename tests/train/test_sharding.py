@@ -12,8 +12,9 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
-from diptych import models, objectives
+from diptych import models
 from diptych.checkpoints.native import load
+from diptych.models.tower import ImageTower, TextTower
 from diptych.train.freeze import objective_around
 from diptych.train.loop import train
 from diptych.train.lora import LoraConfig, plain
@@ -22,7 +23,6 @@ from diptych.train.sharding import (
     average_whole,
     gathered,
     is_sharded,
-    is_unit,
     local,
     part_of,
     shard,
@@ -34,22 +34,8 @@ from tests.train import ranks, sharded_ranks
 from tests.train.staged import prefix_run
 from tests.train.tiny_run import tiny_dataset
 
-INSIDE = {
-    "forward",  # gathers by itself
-    "decay_free",  # names
-    "after_step",  # must change the parts themselves
-    "normalise",  # pixels and buffers
-    *("add_scale", "adopt", "fill", "check_filled"),  # while the model is built, before it is sharded
-    "train",
-    # what `loss` and `health` are made of: tensors without dimensions are whole on every process
-    "loss_of_embeds",
-    "same_pairs",
-    "pairs",
-    "chance",
-    "logit_scale",
-    "logit_bias",
-}
-"""Public methods that must not, or need not, gather weights: they run no layers, or only inside of ones that do."""
+INSIDE = {"forward", "decay_free", "adopt", "fill", "check_filled", "train"}
+"""Public methods of towers that gather by themselves or need not: names, and what is done while a tower is built."""
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +47,17 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def units() -> list[type[nn.Module]]:
-    """Every objective, model and tower of the house."""
+def towers() -> list[type[nn.Module]]:
+    """Every tower of the house."""
     found = set()
-    for package in (models, objectives):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-                if is_unit(kind) and not inspect.isabstract(kind):
-                    found.add(kind)
+    for module in pkgutil.iter_modules(models.__path__, f"{models.__name__}."):
+        for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(kind, (ImageTower, TextTower)) and not inspect.isabstract(kind):
+                found.add(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
 
-@pytest.mark.parametrize("kind", units(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", towers(), ids=lambda kind: kind.__name__)
 def test_every_public_method_gathers_weights_or_is_known_not_to_need_them(kind: type[nn.Module]):
     known = {n for n, _ in inspect.getmembers(nn.Module)} - {"train", "forward"}
     public = {n for n, f in inspect.getmembers(kind, inspect.isfunction) if not n.startswith("_") and n not in known}

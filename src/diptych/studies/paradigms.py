@@ -55,6 +55,7 @@ class ParadigmsConfig(StudyConfig):
                   the budget says, at the rate that its run of equal samples had, which must therefore be among them
     items         pictures of the split, each with a name of its own, that are judged on
     label_field   what the linear probe tells apart; empty: no probe
+    probe_train   pictures that the probe learns from
     scene_tests   a packed dataset of captions with false ones beside; empty: the corpus scene_tests, if scenes are
                   learned from, else none
     tests         how many of its items are asked
@@ -67,6 +68,7 @@ class ParadigmsConfig(StudyConfig):
     minutes: float = Field(default=5.0, gt=0)
     items: int = Field(default=256, ge=2)
     label_field: str = "group"
+    probe_train: int = Field(default=2000, ge=2)
     scene_tests: str = ""
     tests: int = Field(default=360, ge=1)
     workers: int = Field(default=-1, ge=-1)
@@ -136,7 +138,13 @@ class Paradigms(Study):
         scores = scores_of(model, split, places, names)
         found: dict[str, Any] = {"ranks": {way: ranks_of(s) for way, s in scores.items()}, "captions": names}
         if c.label_field:
-            probe = LinearProbeConfig(data=self._paths[0], split=c.split, label_field=c.label_field, pictures=0)
+            probe = LinearProbeConfig(
+                data=self._paths[0],
+                split=c.split,
+                label_field=c.label_field,
+                max_train=c.probe_train,
+                pictures=0,
+            )
             found["probe"] = _kept(probe.build().run(model, split, artifacts=False).metrics["acc_at_1"])
         tests = c.scene_tests or (str(get("scene_tests")) if not c.data else "")
         if tests:

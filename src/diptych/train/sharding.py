@@ -29,30 +29,16 @@ from diptych.models.tower import ImageTower, TextTower
 from diptych.nn.checkpointing import recomputable_blocks
 from diptych.objectives.objective import Objective
 
-UNITS: tuple[type[nn.Module], ...] = (ImageTower, TextTower, Model, Objective)
+UNITS: tuple[type[nn.Module], ...] = (ImageTower, TextTower, Objective)
 """Modules, besides recomputable blocks, whose own weights are gathered together and freed when their turn is over.
 
-Not a model that writes (`is_unit`): the loss reads its head behind its forward pass, so what is in none of its blocks
-and towers belongs to the objective, which holds it through the whole pass.
+What of a model is in none of its blocks and towers (embeddings, heads, projections) belongs to the objective, which
+holds it through the whole pass, so that a model may be entered by any of its methods.
 """
 
-METHODS = (
-    "encode",
-    "loss",
-    "health",
-    "encode_image",
-    "encode_text",
-    "encode_from",
-    "image_vectors",
-    "text_vectors",
-    "embed_image",
-    "embed_text",
-    "score",
-    "tokens",
-    "padded",
-)
-"""Methods besides `forward` through which units are entered. One that is missing here finds a part of a weight where it
-needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
+METHODS = ("encode", "loss", "health", "tokens", "tokens_of_masked", "states", "padded")
+"""Methods besides `forward` through which units are entered: objectives by the loop, towers by models. One that is
+missing here finds a part of a weight where it needs the whole, and torch says so ("mixed torch.Tensor and DTensor")."""
 
 
 def wrap(passage: nn.Module) -> nn.Module:
@@ -76,7 +62,7 @@ def shard(objective: Objective) -> None:
     whole = {p for p in objective.parameters() if p.ndim == 0}
     mesh = init_device_mesh(next(objective.parameters()).device.type, (world_size(),))
     blocks = set(recomputable_blocks(objective))
-    units = [m for m in objective.modules() if m in blocks or is_unit(type(m))]
+    units = [m for m in objective.modules() if m in blocks or isinstance(m, UNITS)]
     for module in reversed(units):  # what is inside comes first
         # freed after each forward, the outermost too: outside of a pass every parameter is this process's part
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
@@ -84,11 +70,6 @@ def shard(objective: Objective) -> None:
             if callable(getattr(module, name, None)):
                 register_fsdp_forward_method(module, name)
     _settle_root(objective)
-
-
-def is_unit(kind: type) -> bool:
-    """Whether modules of a class are units: `UNITS`, but for models that write."""
-    return issubclass(kind, UNITS) and not (issubclass(kind, Model) and hasattr(kind, "features_from"))
 
 
 def silent(passage: nn.Module, last: bool) -> AbstractContextManager[Any]:
