@@ -143,6 +143,7 @@ class Paradigms(Study):
                 split=c.split,
                 label_field=c.label_field,
                 max_train=c.probe_train,
+                iterations=300,
                 pictures=0,
             )
             found["probe"] = _kept(probe.build().run(model, split, artifacts=False).metrics["acc_at_1"])
