@@ -31,6 +31,8 @@ class DiffusionTransformerConfig(DenoiserConfig):
     norm_eps, mlp_norm_eps  of the norms before attention and before the MLP
     time_shift     see `nn.denoiser.time_waves`: 1 for weights of diffusers' DiT
     classes        number of classes with a vector each, and one for none; 0: there are no classes
+    learned_variance  the head also answers a variance for each number (public weights of DiT and PixArt do, Nichol and
+                   Dhariwal 2021), which is not read
     position_scale coordinates are divided by it (PixArt at 512 pixels: 1, at 1024: 2)
     """
 
@@ -46,6 +48,7 @@ class DiffusionTransformerConfig(DenoiserConfig):
     mlp_norm_eps: float = Field(default=1e-6, gt=0)
     time_shift: int = Field(default=0, ge=0, le=1)
     classes: int = Field(default=0, ge=0)
+    learned_variance: bool = False
     position_scale: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
@@ -134,7 +137,7 @@ class DiffusionTransformer(Denoiser):
         self.norm_final = nn.LayerNorm(c.width, eps=1e-6, elementwise_affine=False)
         self.modulation_final = None if single else nn.Linear(c.width, 2 * c.width)
         self.table_final = nn.Parameter(torch.randn(2, c.width) / c.width**0.5) if single else None
-        self.head = nn.Linear(c.width, c.patch_size**2 * channels)
+        self.head = nn.Linear(c.width, c.patch_size**2 * channels * (2 if c.learned_variance else 1))
         self._draw_first_weights()
 
     positions: Tensor
@@ -151,8 +154,8 @@ class DiffusionTransformer(Denoiser):
             shift, scale = (self.table_final + told[:, None]).unsqueeze(2).unbind(1)
         x = self.head(self.norm_final(x) * (1 + scale) + shift)  # (b, p, side * side * c)
         side = self.config.patch_size
-        x = x.unflatten(2, (side, side, self.channels)).unflatten(1, grid)  # (b, rows, columns, side, side, c)
-        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        x = x.unflatten(2, (side, side, -1)).unflatten(1, grid)  # (b, rows, columns, side, side, c)
+        return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)[:, : self.channels]
 
     def tokens(
         self, x: Float[Tensor, "b c r k"], times: Float[Tensor, " b"], condition: Condition
