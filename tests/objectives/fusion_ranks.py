@@ -1,4 +1,4 @@
-"""The gradient of ALBEF's and BLIP's objectives over a batch of 8, by one process, in pieces, and by two gloo processes.
+"""The gradient of the objectives of ALBEF and BLIP over a batch of 8: by one process, in pieces, by two processes.
 
 Before it, a teacher that is not the model, and a queue that holds some of another batch.
 """

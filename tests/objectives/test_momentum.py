@@ -8,7 +8,7 @@ import torch
 from diptych.core.errors import ConfigError, DataError
 from diptych.objectives import matching
 from diptych.objectives.matching import CHANCE
-from diptych.objectives.momentum import EmbeddingQueue, EMATeacher
+from diptych.objectives.momentum import EMATeacher, EmbeddingQueue
 from tests.models.small_fusion import small_blip
 from tests.models.writers import stirred, text_batch
 from tests.objectives.fusion_ranks import KINDS, compute_together, gradient, objective_of
@@ -16,10 +16,6 @@ from tests.objectives.query_ranks import whole
 from tests.objectives.test_query_alignment import same_pairs
 from tests.objectives.tiny_model import TinyConfig
 from tests.reference import momentum as plain
-
-QUEUED = {"image_ids": [1, 70, 71], "text_ids": [80, 3, 81]}
-"""Ids in the queue of `objective_of`: the first image is that of pair 1 (and 6), the second text that of pair 3."""
-
 
 def rows(count: int, width: int = 4, first: int = 0) -> dict[str, torch.Tensor]:
     numbers = torch.arange(first, first + count)
@@ -78,7 +74,8 @@ def test_contrast_and_matching_equal_plain_loops(monkeypatch):
     losses.total.backward()
 
     same = [
-        row + [i in (1,) and j == 0 for j in range(3)] + [True] * 4  # the queue's free places are no candidates
+        # of the queue: its first image is that of pair 1, its free places are no candidates
+        row + [i == 1 and j == 0 for j in range(3)] + [True] * 4
         for i, row in enumerate(same_pairs(batch))
     ]
     features, scale = twin.image_features(batch.images), twin.log_logit_scale.exp()

@@ -4,7 +4,7 @@ Read alone, a text is compared with the image; read with the image in sight, it 
 by token with the image in sight, it is a caption. All that reading and writing have is shared but self-attention.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -60,8 +60,9 @@ class BlipConfig(FusionConfig):
         return self
 
     def build(self, vocab_size: int) -> "Blip | BlipComparer | BlipCaptioner":
-        kinds = {"all": Blip, "compares": BlipComparer, "writes": BlipCaptioner}
-        return kinds[self.roles](self, vocab_size)
+        kinds: dict[str, Any] = {"all": Blip, "compares": BlipComparer, "writes": BlipCaptioner}
+        found: Blip | BlipComparer | BlipCaptioner = kinds[self.roles](self, vocab_size)
+        return found
 
 
 class _BlipText(SeesImages):
