@@ -64,6 +64,57 @@ class Quantized(NamedTuple):
     loss: Float[Tensor, " b"]
 
 
+class CodeUse(nn.Module):
+    """Which codes are chosen, and how often: noted piece by piece, taken in once a step, over all ranks.
+
+    usage  a moving average of the share of choices that each code got; idle: steps since each was last chosen
+    """
+
+    usage: Tensor
+    idle: Tensor
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.register_buffer("usage", torch.zeros(codes))
+        self.register_buffer("idle", torch.full((codes,), USED_WITHIN))
+        self.forget_noted()
+
+    @torch.no_grad()
+    def note(self, codes: Int64[Tensor, "*b"]) -> None:
+        """Codes that were chosen."""
+        if self._counts is None:
+            self._counts = torch.zeros_like(self.usage)
+        chosen = codes.flatten()
+        self._counts.index_add_(0, chosen, self._counts.new_ones(len(chosen)))
+
+    @torch.no_grad()
+    def take(self) -> Float[Tensor, " k"] | None:
+        """Take in what was noted, of all ranks, and return how often each code was chosen; None if nothing was."""
+        if self._counts is None:
+            return None
+        counts = all_sum(self._counts)
+        self.forget_noted()
+        self.usage.lerp_(counts / counts.sum().clamp_min(1), 1 - USAGE_DECAY)
+        self.idle.copy_(torch.where(counts > 0, 0, self.idle + 1))
+        return counts
+
+    def forget_noted(self) -> None:
+        """As if nothing had been noted."""
+        self._counts: Tensor | None = None
+
+    def use(self) -> Float[Tensor, ""]:
+        """The share of codes that were chosen within the last `USED_WITHIN` steps."""
+        return (self.idle < USED_WITHIN).float().mean()
+
+    def perplexity(self) -> Float[Tensor, ""]:
+        """exp of the entropy of how often each code is chosen: so many codes, were they all chosen alike."""
+        return perplexity(self.usage)
+
+    def health(self) -> dict[str, float]:
+        """Both, for the log: "codebook_use" and "perplexity"."""
+        return {"codebook_use": float(self.use()), "perplexity": float(self.perplexity())}
+
+
 class VectorQuantizer(nn.Module):
     """The nearest of `codes` vectors. In float32 whatever the autocast around it. At first uniform within 1/codes, as
     taming-transformers has it, or normal and of unit length ("cosine").
@@ -75,8 +126,6 @@ class VectorQuantizer(nn.Module):
     codebook: Tensor
     ema_count: Tensor
     ema_sum: Tensor
-    usage: Tensor
-    idle: Tensor
     steps: Tensor
     begun: Tensor
 
@@ -92,8 +141,7 @@ class VectorQuantizer(nn.Module):
             self.register_buffer("codebook", first)
             self.register_buffer("ema_count", torch.ones(c.codes))
             self.register_buffer("ema_sum", first.clone())
-        self.register_buffer("usage", torch.zeros(c.codes))
-        self.register_buffer("idle", torch.full((c.codes,), USED_WITHIN))
+        self.seen = CodeUse(c.codes)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("begun", torch.tensor(not c.kmeans))
         self._host: tuple[int, bool] | None = None  # steps and begun, which the host must know without asking a device
@@ -127,15 +175,14 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def after_step(self) -> None:
         """Take in what the step has seen, of all ranks; nothing if it has seen nothing. A collective."""
-        if not self._noted:
+        counts = self.seen.take()
+        if counts is None:
             return
-        rows, (counts, sums) = self._rows, (all_sum(x) for x in (self._counts, self._sums))
+        assert self._sums is not None
+        rows, sums = self._rows, all_sum(self._sums)
         self.forget_noted()
         step, begun = self._known()
         sound = sums.isfinite().all()
-        share = counts / counts.sum().clamp_min(1)
-        self.usage.lerp_(share, 1 - USAGE_DECAY)
-        self.idle.copy_(torch.where(counts > 0, 0, self.idle + 1))
         self.steps += 1
         if not begun:
             begun = self._begin(rows)
@@ -147,17 +194,9 @@ class VectorQuantizer(nn.Module):
 
     def forget_noted(self) -> None:
         """As if the step had not begun: its pass did not count (a measurement, a step that was skipped)."""
-        self._noted = False
-        self._counts, self._sums, self._rows = torch.empty(0), torch.empty(0), list[Tensor]()
-
-    def use(self) -> Float[Tensor, ""]:
-        """The share of codes that some vector has chosen within the last `USED_WITHIN` steps."""
-        return (self.idle < USED_WITHIN).float().mean()
-
-    def perplexity(self) -> Float[Tensor, ""]:
-        """exp of the entropy of how often each code is chosen, on a moving average: so many codes, were they all
-        chosen alike."""
-        return perplexity(self.usage)
+        self.seen.forget_noted()
+        self._sums: Tensor | None = None
+        self._rows: list[Tensor] = []
 
     def _loss(self, z: Tensor, e: Tensor) -> Tensor:
         c = self.config
@@ -170,10 +209,9 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def _note(self, z: Tensor, codes: Tensor) -> None:
         flat, chosen = z.flatten(0, 1), codes.flatten()
-        if not self._noted:
-            self._counts, self._sums = flat.new_zeros(self.config.codes), torch.zeros_like(self.codebook)
-        self._noted = True
-        self._counts.index_add_(0, chosen, torch.ones_like(flat[:, 0]))
+        self.seen.note(chosen)
+        if self._sums is None:
+            self._sums = torch.zeros_like(self.codebook)
         self._sums.index_add_(0, chosen, flat)
         if self.codebook.is_meta:
             return
@@ -228,7 +266,7 @@ class VectorQuantizer(nn.Module):
                 "fsdp. Set the quantizer's update=ema, or revive_after=0."
             )
         places = _drawn(rows, self.config.codes, step + 1)
-        self._put((self.idle >= self.config.revive_after) & places.isfinite().all(1), places)
+        self._put((self.seen.idle >= self.config.revive_after) & places.isfinite().all(1), places)
 
     def _put(self, which: Tensor, places: Tensor) -> None:
         self.codebook.data.copy_(torch.where(which[:, None], places, self.codebook))

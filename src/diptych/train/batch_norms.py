@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diptych.core.distributed import broadcast_, world_size
+from diptych.nn.quantizer import CodeUse, VectorQuantizer
 
 
 class BatchNormAtRest:
@@ -23,9 +24,11 @@ class BatchNormAtRest:
 
 
 class RunningStatistics:
-    """What batch norms have noted so far, put back when a step turns out not finite: a NaN would stay for ever."""
+    """What batch norms have noted so far, put back when a step turns out not finite: a NaN would stay for ever. What
+    codebooks have noted of a step (`nn/quantizer.py`) is forgotten with it."""
 
     def __init__(self, module: nn.Module) -> None:
+        self._codebooks = [m for m in module.modules() if isinstance(m, (CodeUse, VectorQuantizer))]
         self._now = [b for m in batch_norms(module) for b in m.buffers()]
         self._kept = [b.clone() for b in self._now]
 
@@ -38,6 +41,9 @@ class RunningStatistics:
         """Put back what was remembered, if `skipped` is 1 or not given; only a CPU's host reads it."""
         if skipped is not None and skipped.device.type == "cpu" and not skipped:
             return
+        if skipped is None or skipped.device.type == "cpu":
+            for codebook in self._codebooks:
+                codebook.forget_noted()
         for kept, now in zip(self._kept, self._now, strict=True):
             now.copy_(kept if skipped is None else torch.where(skipped > 0, kept, now))
 

@@ -77,7 +77,7 @@ class VQVAE(CodeBook):
         self.quantizer.after_step()
 
     def health(self) -> dict[str, float]:
-        return {"codebook_use": float(self.quantizer.use()), "perplexity": float(self.quantizer.perplexity())}
+        return self.quantizer.seen.health()
 
     def _vectors(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b n d"]:
         """What the codebook is asked for."""
