@@ -84,11 +84,7 @@ class Reader(nn.Module):
     def __init__(self, width: int, heads: int, context_width: int, groups: int, linear: bool) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, width, 1e-6)
-        self.proj_in, self.proj_out = (
-            (nn.Linear(width, width), nn.Linear(width, width))
-            if linear
-            else (nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1))
-        )
+        self.proj_in, self.proj_out = _map(width, linear), _map(width, linear)
         self.norm_1, self.norm_2, self.norm_3 = (nn.LayerNorm(width) for _ in range(3))
         self.attention = _attention(width, heads, None)
         self.cross_attention = _attention(width, heads, context_width) if context_width else None
@@ -221,6 +217,11 @@ class UNet(Denoiser):
         for i in (0, 1):
             x = self.middle.block(i, x, told, condition.tokens, condition.mask())
         return x
+
+
+def _map(width: int, linear: bool) -> nn.Linear | nn.Conv2d:
+    """Place by place."""
+    return nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
 
 
 def _attention(width: int, heads: int, context_width: int | None) -> Attention:
