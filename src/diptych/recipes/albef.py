@@ -39,6 +39,7 @@ def tiny() -> RunConfig:
             image_norm="batch",
             text=BlockConfig(width=192, depth=1, heads=3),
             fusion_depth=1,
+            scored_by="matching",
             max_logit_scale=100.0,
         ),
         objective=AlbefPretrainingConfig(
@@ -53,7 +54,7 @@ def base() -> RunConfig:
     tower = VisionTransformerConfig(norm_pre=False, patch_bias=True, norm_eps=1e-6)
     return RunConfig(
         data=LoaderConfig(augment=AugmentConfig(crop_scale=(0.2, 1.0), flip=0.5)),
-        model=AlbefConfig(image_format=ImageFormat(resolution=256), image=tower),
+        model=AlbefConfig(image_format=ImageFormat(resolution=256), image=tower, scored_by="matching"),
         objective=AlbefPretrainingConfig(alpha_samples=PAIRS_14M),
         train=TrainConfig(
             samples_seen=30 * PAIRS_14M,

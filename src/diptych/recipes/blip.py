@@ -43,6 +43,7 @@ def tiny() -> RunConfig:
             image=TOWER,
             image_norm="batch",
             text=BlockConfig(width=192, depth=1, heads=3),
+            scored_by="matching",
             max_logit_scale=100.0,
         ),
         objective=BlipPretrainingConfig(queue=0, momentum=0.0, label_smoothing=0.3),
@@ -66,7 +67,7 @@ def large() -> RunConfig:
 def _paper(image: VisionTransformerConfig, batch: int, lr: float) -> RunConfig:
     return RunConfig(
         data=LoaderConfig(augment=AugmentConfig(crop_scale=(0.2, 1.0), flip=0.5)),
-        model=BlipConfig(image=image, text=BERT_BASE),
+        model=BlipConfig(image=image, text=BERT_BASE, scored_by="matching"),
         objective=BlipPretrainingConfig(alpha_samples=2 * PAIRS_14M),
         train=TrainConfig(
             samples_seen=20 * PAIRS_14M,
