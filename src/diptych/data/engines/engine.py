@@ -1,0 +1,60 @@
+"""Where the work on shards is done: one machine's processes or a cluster, the same function over the same items.
+
+Every stage of the data engine is a map over shards: a picklable function of one item that holds no state, whose result
+is small (what is large it writes to a file of its own). So results do not depend on the engine, on how many workers it
+has, or on where a run was killed. The folder is the registry: ``pool`` and ``ray`` are its files.
+"""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import ClassVar, TypeVar
+
+from pydantic import Field
+
+from diptych.core.config import Config
+from diptych.core.errors import ConfigError
+from diptych.data import engines as folder
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class EngineConfig(Config):
+    """Base of every engine's settings. `jobs`: items worked on at once; 0: one a core."""
+
+    abstract: ClassVar[bool] = True
+    jobs: int = Field(default=0, ge=0)
+
+    def build(self) -> "Engine":
+        """The engine."""
+        raise NotImplementedError
+
+
+class Engine(ABC):
+    """Maps a function over items, in order."""
+
+    @abstractmethod
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """``work(item)`` of each item, in the items' order, a few ahead of whoever takes them. An error that `work`
+        raises is raised here, and ends the map; a worker that dies ends it with a DataError, never in silence."""
+
+
+def engine(name: str = "pool", jobs: int = 0) -> Engine:
+    """The engine called `name`. Raises ConfigError for an unknown one, and where its package is missing."""
+    known = sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "engine")
+    if name not in known:
+        close = get_close_matches(name, known, n=1)
+        raise ConfigError(
+            f"an engine must be one of {', '.join(known)}; got {name!r}. "
+            + (f"Did you mean {close[0]!r}?" if close else "Leave it out for the processes of this machine.")
+        )
+    module = importlib.import_module(f"{folder.__name__}.{name}")
+    config = next(
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, EngineConfig) and c.__module__ == module.__name__
+    )
+    return config(jobs=jobs).build()

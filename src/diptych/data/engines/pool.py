@@ -1,0 +1,58 @@
+"""The processes of this machine."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from diptych.core.errors import DataError
+from diptych.data.engines.engine import Engine, EngineConfig
+from diptych.data.workers import can_fork, cores
+
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 2
+"""Items a process is given ahead, so that none waits for the one who takes results."""
+
+
+class PoolConfig(EngineConfig):
+    """Settings of the process pool: `jobs` alone."""
+
+    def build(self) -> "Pool":
+        """The pool."""
+        return Pool(self)
+
+
+class Pool(Engine):
+    """`jobs` processes; with one, the work is done in this process."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        self.jobs = config.jobs or cores()
+
+    def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """``work(item)`` of each item, in the items' order."""
+        jobs = min(self.jobs, len(items))
+        if jobs <= 1:
+            yield from map(work, items)
+            return
+        context = multiprocessing.get_context("fork" if can_fork() else "spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            waiting: deque[Future[R]] = deque()
+            todo = iter(items)
+            try:
+                for item in todo:
+                    waiting.append(pool.submit(work, item))
+                    if len(waiting) >= AHEAD * jobs:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            except BrokenProcessPool:
+                raise DataError(
+                    f"a process that works on shards must live until it is done; one died. Most often memory ran out: "
+                    f"give fewer --jobs (there were {jobs}), and run the same command again: what is done is kept."
+                ) from None
+            finally:
+                for future in waiting:
+                    future.cancel()
