@@ -10,7 +10,7 @@ from diptych.core.errors import ConfigError
 from diptych.data import curate as module
 from diptych.data.candidates import CandidatePool
 from diptych.data.curate import CurationConfig, curate
-from diptych.data.engines.engine import engine
+from diptych.data.executors.executor import executor
 from diptych.data.filters.caption_length import CaptionLengthConfig
 from diptych.data.selection import Selection
 from tests.data.curation_pools import packed_pool
@@ -21,7 +21,7 @@ CURATION = CurationConfig(filters=(CaptionLengthConfig(min_words=2), CaptionLeng
 
 def test_every_record_is_kept_or_has_its_reason(tmp_path) -> None:
     data = packed_pool(tmp_path / "d", CAPTIONS, per_shard=3)
-    report = curate(data, CURATION, tmp_path / "out", engine("pool", 1))
+    report = curate(data, CURATION, tmp_path / "out", executor("pool", 1))
     assert (report.seen, report.kept) == (7, 3)
     assert report.dropped == {("1 caption_length", "short_caption"): 3, ("2 caption_length", "long_caption"): 1}
     table = pq.read_table(tmp_path / "out" / "table.parquet").to_pylist()
@@ -46,14 +46,14 @@ def test_every_record_is_kept_or_has_its_reason(tmp_path) -> None:
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path) -> None:
     data = packed_pool(tmp_path / "d", CAPTIONS, per_shard=2)
     for jobs in (1, 3):
-        curate(data, CURATION, tmp_path / f"out{jobs}", engine("pool", jobs))
+        curate(data, CURATION, tmp_path / f"out{jobs}", executor("pool", jobs))
     for name in ("selection.npy", "table.parquet", "curation.json"):
         assert (tmp_path / "out1" / name).read_bytes() == (tmp_path / "out3" / name).read_bytes()
 
 
 def test_what_was_killed_goes_on(tmp_path, monkeypatch) -> None:
     data = packed_pool(tmp_path / "d", CAPTIONS, per_shard=2)
-    curate(data, CURATION, tmp_path / "whole", engine("pool", 1))
+    curate(data, CURATION, tmp_path / "whole", executor("pool", 1))
     written = []
     real = module.write_atomic
 
@@ -66,13 +66,13 @@ def test_what_was_killed_goes_on(tmp_path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_atomic", dies)
         with pytest.raises(KeyboardInterrupt):
-            curate(data, CURATION, tmp_path / "killed", engine("pool", 1))
+            curate(data, CURATION, tmp_path / "killed", executor("pool", 1))
     judged = []
     judge = module._judge
     monkeypatch.setattr(
         module, "_judge", lambda made, path, splits, item: judged.append(1) or judge(made, path, splits, item)
     )
-    curate(data, CURATION, tmp_path / "killed", engine("pool", 1))
+    curate(data, CURATION, tmp_path / "killed", executor("pool", 1))
     assert len(judged) == 8 - 4  # the mark was written first
     for name in ("selection.npy", "table.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
@@ -80,8 +80,8 @@ def test_what_was_killed_goes_on(tmp_path, monkeypatch) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:
     data = packed_pool(tmp_path / "d", CAPTIONS)
-    curate(data, CURATION, tmp_path / "out", engine("pool", 1))
-    assert curate(data, CURATION, tmp_path / "out", engine("pool", 1)).kept == 3
+    curate(data, CURATION, tmp_path / "out", executor("pool", 1))
+    assert curate(data, CURATION, tmp_path / "out", executor("pool", 1)).kept == 3
     with pytest.raises(ConfigError, match="holds something else"):
-        curate(data, CurationConfig(filters=(CaptionLengthConfig(),)), tmp_path / "out", engine("pool", 1))
+        curate(data, CurationConfig(filters=(CaptionLengthConfig(),)), tmp_path / "out", executor("pool", 1))
     assert np.load(tmp_path / "out" / "selection.npy").shape == (3,)

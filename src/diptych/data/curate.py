@@ -8,7 +8,7 @@ Nothing is copied. What comes out is a folder:
 
 Each filter sees what those before it have left. A filter's verdict on a shard is a small file under ``parts/`` until
 all is done, written whole or not at all, so that a curation that was killed goes on where it was; the result is the
-same for any engine and number of workers.
+same for any executor and number of workers.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from diptych.core.errors import ConfigError, DataError
 from diptych.core.files import write_atomic, write_json
 from diptych.core.progress import say, track
 from diptych.data.candidates import CandidatePool, Shard
-from diptych.data.engines.engine import Engine
+from diptych.data.executors.executor import Executor
 from diptych.data.filters.filter import Filter, FilterConfig
 from diptych.data.selection import Selection
 
@@ -66,7 +66,7 @@ class CurationReport:
 
 
 def curate(
-    path: str | PathLike[str], curation: CurationConfig, out: str | PathLike[str], engine: Engine
+    path: str | PathLike[str], curation: CurationConfig, out: str | PathLike[str], workers: Executor
 ) -> CurationReport:
     """Curate the packed dataset at `path` into the folder `out`, which may hold a part of the same curation.
 
@@ -78,14 +78,14 @@ def curate(
         say(f"{out} holds this curation already.")
         return _read_report(out)
     for number, config in enumerate(curation.filters):
-        _pass(pool, out, number, config, engine)
+        _pass(pool, out, number, config, workers)
     report = _finish(pool, curation, out)
     for left in (PARTS, STATE):
         shutil.rmtree(out / left, ignore_errors=True)
     return report
 
 
-def _pass(pool: CandidatePool, out: Path, number: int, config: FilterConfig, engine: Engine) -> None:
+def _pass(pool: CandidatePool, out: Path, number: int, config: FilterConfig, workers: Executor) -> None:
     """One filter over all shards; what is done already is left."""
     parts = out / PARTS
     todo = [shard for shard in pool.shards if not _part(parts, number, shard).is_file()]
@@ -94,12 +94,12 @@ def _pass(pool: CandidatePool, out: Path, number: int, config: FilterConfig, eng
     made, said = config.build(), f"filter {number + 1}: {config.name}"
     if made.gathers:  # of all shards, also where some were judged before the process was killed
         given = [_Item(shard, _alive_before(pool, parts, number, shard)) for shard in pool.shards]
-        found = engine.map(partial(_gather, made, pool.path, pool.splits), given)
+        found = workers.map(partial(_gather, made, pool.path, pool.splits), given)
         state = out / STATE / str(number)
         state.mkdir(parents=True, exist_ok=True)
         made.settle(track(found, f"{said} (gathers)", len(given)), pool, state)
     given = [_Item(shard, _alive_before(pool, parts, number, shard)) for shard in todo]
-    judged = engine.map(partial(_judge, made, pool.path, pool.splits), given)
+    judged = workers.map(partial(_judge, made, pool.path, pool.splits), given)
     for item, reasons in zip(given, track(judged, said, len(given)), strict=True):
         write_atomic(_part(parts, number, item.shard), json.dumps(reasons))
 

@@ -2,7 +2,7 @@
 
 A filter is a pure function of columns: captions, sizes, pixels, meta, and scores that models have written. One that
 must know the whole pool first (duplicates, balance, the top share) gathers something small of each shard and settles
-it, before it gives its reasons. So it runs on any engine, shard by shard, with the same result.
+it, before it gives its reasons. So any executor runs it, shard by shard, with the same result.
 """
 
 import importlib

@@ -1,8 +1,8 @@
 """Where the work on shards is done: one machine's processes or a cluster, the same function over the same items.
 
-Every stage of the data engine is a map over shards: a picklable function of one item that holds no state, whose result
-is small (what is large it writes to a file of its own). So results do not depend on the engine, on how many workers it
-has, or on where a run was killed. The folder is the registry: ``pool`` and ``ray`` are its files.
+Every stage of the data engine is a map over shards: a picklable function of one item that holds no state, whose
+result is small (what is large it writes to a file of its own). So results do not depend on the executor, on how many
+workers it has, or on where a run was killed. The folder is the registry: ``pool`` and ``ray`` are its files.
 """
 
 import importlib
@@ -16,24 +16,24 @@ from pydantic import Field
 
 from diptych.core.config import Config
 from diptych.core.errors import ConfigError
-from diptych.data import engines as folder
+from diptych.data import executors as folder
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class EngineConfig(Config):
-    """Base of every engine's settings. `jobs`: items worked on at once; 0: one a core."""
+class ExecutorConfig(Config):
+    """Base of every executor's settings. `jobs`: items worked on at once; 0: one a core."""
 
     abstract: ClassVar[bool] = True
     jobs: int = Field(default=0, ge=0)
 
-    def build(self) -> "Engine":
-        """The engine."""
+    def build(self) -> "Executor":
+        """The executor."""
         raise NotImplementedError
 
 
-class Engine(ABC):
+class Executor(ABC):
     """Maps a function over items, in order."""
 
     @abstractmethod
@@ -42,19 +42,19 @@ class Engine(ABC):
         raises is raised here, and ends the map; a worker that dies ends it with a DataError, never in silence."""
 
 
-def engine(name: str = "pool", jobs: int = 0) -> Engine:
-    """The engine called `name`. Raises ConfigError for an unknown one, and where its package is missing."""
-    known = sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "engine")
+def executor(name: str = "pool", jobs: int = 0) -> Executor:
+    """The executor called `name`. Raises ConfigError for an unknown one, and where its package is missing."""
+    known = sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "executor")
     if name not in known:
         close = get_close_matches(name, known, n=1)
         raise ConfigError(
-            f"an engine must be one of {', '.join(known)}; got {name!r}. "
+            f"an executor must be one of {', '.join(known)}; got {name!r}. "
             + (f"Did you mean {close[0]!r}?" if close else "Leave it out for the processes of this machine.")
         )
     module = importlib.import_module(f"{folder.__name__}.{name}")
     config = next(
         c
         for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, EngineConfig) and c.__module__ == module.__name__
+        if isinstance(c, type) and issubclass(c, ExecutorConfig) and c.__module__ == module.__name__
     )
     return config(jobs=jobs).build()

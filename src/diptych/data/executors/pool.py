@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from diptych.core.errors import DataError
-from diptych.data.engines.engine import Engine, EngineConfig
+from diptych.data.executors.executor import Executor, ExecutorConfig
 from diptych.data.workers import can_fork, cores
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ AHEAD = 2
 """Items a process is given ahead, so that none waits for the one who takes results."""
 
 
-class PoolConfig(EngineConfig):
+class PoolConfig(ExecutorConfig):
     """Settings of the process pool: `jobs` alone."""
 
     def build(self) -> "Pool":
@@ -25,7 +25,7 @@ class PoolConfig(EngineConfig):
         return Pool(self)
 
 
-class Pool(Engine):
+class Pool(Executor):
     """`jobs` processes; with one, the work is done in this process."""
 
     def __init__(self, config: PoolConfig) -> None:

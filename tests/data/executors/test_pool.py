@@ -5,8 +5,8 @@ import os
 import pytest
 
 from diptych.core.errors import ConfigError, DataError
-from diptych.data.engines.engine import engine
-from diptych.data.engines.pool import Pool
+from diptych.data.executors.executor import executor
+from diptych.data.executors.pool import Pool
 
 
 def squared(x: int) -> int:
@@ -19,24 +19,24 @@ def squared(x: int) -> int:
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_results_come_in_order(jobs: int) -> None:
-    assert list(engine("pool", jobs).map(squared, range(12))) == [x * x for x in range(12)]
-    assert list(engine("pool", jobs).map(squared, [])) == []
+    assert list(executor("pool", jobs).map(squared, range(12))) == [x * x for x in range(12)]
+    assert list(executor("pool", jobs).map(squared, [])) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_is_raised_where_results_are_taken(jobs: int) -> None:
     with pytest.raises(DataError, match="x must be at least 0; got -1"):
-        list(engine("pool", jobs).map(squared, [1, 2, -1, 3]))
+        list(executor("pool", jobs).map(squared, [1, 2, -1, 3]))
 
 
 def test_a_worker_that_dies_ends_the_map_with_advice() -> None:
     with pytest.raises(DataError, match="one died"):
-        list(engine("pool", 2).map(squared, [1, 13, 2, 3]))
+        list(executor("pool", 2).map(squared, [1, 13, 2, 3]))
 
 
 def test_cores_are_used_where_nothing_is_said() -> None:
-    made = engine()
+    made = executor()
     assert isinstance(made, Pool)
     assert made.jobs >= 1
     with pytest.raises(ConfigError, match="Did you mean 'pool'"):
-        engine("pol")
+        executor("pol")
