@@ -1,0 +1,110 @@
+"""What a collector is: a source that makes pairs of what people really have, and says of each where it is from.
+
+Pages, subtitled videos, code, documents, databases: each file of this folder reads one of them and yields records (and
+rejects, with a reason) like any source, so that packing, curation and training need to know nothing of it. What is
+known of a record's origin stands in its meta under ``collected`` (`Provenance`).
+"""
+
+import importlib
+import pkgutil
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+from diptych.core.config import Config, to_dict
+from diptych.core.errors import ConfigError
+from diptych.core.record import Record
+from diptych.data import collect as folder
+from diptych.data.sources.source import Source, SourceConfig
+
+
+class Provenance(Config):
+    """Where a record is from.
+
+    collector  what collected it;  rule: by which rule of it ("laion", "obelics", "figure")
+    origin     the file or address that it was in;  place: where in it (a line, a page, seconds)
+    licence    as the origin states it, an SPDX name where one fits; "": nothing was said
+    opt_out    what asks not to be used for training, as found ("noai", "tdm-reservation"); "": nothing
+    """
+
+    collector: str
+    rule: str = ""
+    origin: str = ""
+    place: str = ""
+    licence: str = ""
+    opt_out: str = ""
+
+
+class CollectorConfig(SourceConfig):
+    """Base of every collector's settings. `licence`: of what states none itself."""
+
+    abstract: ClassVar[bool] = True
+    path: str
+    licence: str = ""
+
+    def build(self) -> "Collector":
+        """The collector."""
+        raise NotImplementedError
+
+
+class Collector(Source):
+    """Yields records whose meta says where they are from."""
+
+    config: CollectorConfig
+
+    def __init__(self, config: CollectorConfig) -> None:
+        self.config = config
+
+    @property
+    def collector(self) -> str:
+        """The collector's name, which is that of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def from_here(
+        self, record: Record, origin: str, place: str = "", rule: str = "", licence: str = "", opt_out: str = ""
+    ) -> Record:
+        """The record with its provenance."""
+        found = Provenance(
+            collector=self.collector,
+            rule=rule,
+            origin=origin,
+            place=place,
+            licence=licence or self.config.licence,
+            opt_out=opt_out,
+        )
+        said = {k: v for k, v in to_dict(found).items() if k != "kind" and v}
+        return replace(record, meta={**record.meta, "collected": said})
+
+
+def collectors() -> list[str]:
+    """The collectors that there are: the files of this folder."""
+    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if _config_of(m.name) is not None)
+
+
+def collector(name: str, path: str, **settings: Any) -> Collector:
+    """The collector called `name` over what lies at `path`. Raises ConfigError for an unknown one."""
+    found = _config_of(name) if name in {m.name for m in pkgutil.iter_modules(folder.__path__)} else None
+    if found is None:
+        close = get_close_matches(name, collectors(), n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(collectors()) or 'none'}."
+        raise ConfigError(f"a collector must be one of the house's; got {name!r}. {hint}")
+    return found(path=path, **settings).build()
+
+
+def settings_of(name: str) -> set[str]:
+    """The names of a collector's own settings."""
+    found = _config_of(name)
+    return set() if found is None else set(found.model_fields) - {"path"}
+
+
+def _config_of(name: str) -> type[CollectorConfig] | None:
+    module = importlib.import_module(f"{folder.__name__}.{name}")
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, CollectorConfig)
+            and value.__module__ == module.__name__
+            and not value.abstract
+        ):
+            return value
+    return None
