@@ -7,7 +7,7 @@ import pytest
 
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError
-from diptych.data.candidates import CandidatePool
+from diptych.data.candidates import CandidatePool, write_scores
 from diptych.data.filters.filter import filter_config, filters
 from tests.data.curation_pools import packed_pool
 
@@ -26,6 +26,9 @@ def test_a_filter_gives_a_reason_or_none_for_each_record_and_always_the_same(nam
     config = filter_config(name, **NEEDS.get(name, {}))
     assert from_json(to_json(config)) == config
     pool = CandidatePool(packed_pool(tmp_path / "d", CAPTIONS, per_shard=3))
+    for place, shard in enumerate(pool.shards):
+        rows = pool.rows(shard)
+        write_scores(pool, "quality", rows, np.linspace(0.1, 0.9, len(rows)) + place)
 
     def run() -> list[str]:
         made, said = config.build(), []
