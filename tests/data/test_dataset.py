@@ -13,9 +13,11 @@ from diptych.core.record import Record, Segment
 from diptych.data import dataset as module
 from diptych.data.dataset import Dataset, Split
 from diptych.data.pack import PackConfig, pack
+from diptych.data.selection import Selection
 from diptych.data.shard_index import index_path
 from diptych.data.sources.source import FromRecords
 from tests.data import tiny_pages
+from tests.data.curation_pools import packed_pool
 from tests.data.pictures import png
 
 RECORDS = [
@@ -162,3 +164,25 @@ def test_records_of_any_number_of_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must hold an image of number 3; it holds none"):
         split.image_bytes(4, 3)
     assert split.parts == ((1.0, 0, len(records)),)
+
+
+def test_a_selection_is_a_split_of_its_records(tmp_path):
+    path = packed_pool(tmp_path / "d", [[f"caption {i}"] for i in range(10)], per_shard=4)
+    whole = Dataset.open(path).split("train")
+    wanted = [1, 4, 5, 9]
+    some = whole.selected(Selection.of(whole.uid(i) for i in wanted))
+    assert len(some) == 4
+    assert [some.captions(i) for i in range(4)] == [whole.captions(i) for i in wanted]
+    assert [some.uid(i) for i in range(4)] == [whole.uid(i) for i in wanted]
+    assert [some.image_bytes(i) for i in range(4)] == [whole.image_bytes(i) for i in wanted]
+    assert some.uids().tobytes() == whole.uids()[wanted].tobytes()
+    assert some.image_ids().tolist() == whole.image_ids()[wanted].tolist()
+    assert some.image_ids(np.array([3, 0])).tolist() == whole.image_ids()[[9, 1]].tolist()
+    assert some.image_counts().tolist() == [1] * 4
+    assert some.selected(Selection.of([whole.uid(4), whole.uid(0)])).captions(0) == ("caption 4",)
+    assert whole.selection_hash == ""
+    assert some.selection_hash not in ("", whole.selected(Selection.of([whole.uid(4)])).selection_hash)
+    with pytest.raises(IndexError):
+        some.captions(4)
+    with pytest.raises(DataError, match="of which none is here"):
+        whole.selected(Selection.of(["0" * 32]))

@@ -12,8 +12,10 @@ from diptych.data.dataset import Dataset, Split
 from diptych.data.mixture import PERIOD, Mixed, Mixture, Part, open_datasets, slots
 from diptych.data.pack import PackConfig, pack
 from diptych.data.samples import Shuffled
+from diptych.data.selection import Selection
 from diptych.data.sources.source import FromRecords
 from tests.data import tiny_pages, tiny_split
+from tests.data.curation_pools import packed_pool
 
 
 def orders(sizes: tuple[int, ...], weights: tuple[float, ...], seed: int = 0) -> Mixed:
@@ -117,3 +119,27 @@ def test_what_cannot_be_mixed_is_said(parts: list[Path], tmp_path: Path) -> None
         Mixture("train", [("a", 1.0, split), ("b", 1.0, Split("train", []))])
     with pytest.raises(DataError, match="got 'trian'"):
         open_datasets([parts[0]] * 2, (Part(path=str(parts[0]), split="trian"),), "train")
+
+
+def test_parts_may_be_selections(tmp_path):
+    first = packed_pool(tmp_path / "a", [[f"a{i}"] for i in range(6)])
+    second = packed_pool(tmp_path / "b", [[f"b{i}"] for i in range(5)])
+    b = Dataset.open(second).split("train")
+    Selection.of(b.uid(i) for i in (1, 3)).save(tmp_path / "s.npy")
+    parts = (Part(path=str(first)), Part(path=str(second), selection=str(tmp_path / "s.npy")))
+    mixed = open_datasets([first, first, second], parts, "train")
+    split = mixed.split("train")
+    assert [split.captions(i)[0] for i in range(len(split))] == [f"a{i}" for i in range(6)] + ["b1", "b3"]
+    whole = open_datasets([first, first, second], (parts[0], Part(path=str(second))), "train")
+    assert mixed.fingerprint != whole.fingerprint
+    with pytest.raises(ConfigError, match="each part of which has its own"):
+        open_datasets([first, first, second], parts, "train", selection="s.npy")
+
+
+def test_a_run_may_read_a_selection_alone(tmp_path):
+    path = packed_pool(tmp_path / "a", [[f"a{i}"] for i in range(6)])
+    whole = Dataset.open(path).split("train")
+    Selection.of(whole.uid(i) for i in (0, 5)).save(tmp_path / "s.npy")
+    found = open_datasets([path], (), "train", str(tmp_path / "s.npy"))
+    assert [found.split("train").captions(i) for i in range(2)] == [("a0",), ("a5",)]
+    assert found.fingerprint != Dataset.open(path).fingerprint

@@ -3,6 +3,8 @@
 import json
 import os
 from collections import OrderedDict
+from copy import copy
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from diptych.core.errors import DataError, ShardError
 from diptych.core.progress import say
 from diptych.core.record import Record
 from diptych.data.record_files import Pieces, sidecar_pieces, sidecar_texts
+from diptych.data.selection import Selection
 from diptych.data.shard_index import Index, index_path
 from diptych.data.shards import ShardReader, index_tar
 from diptych.data.tokenize import Tokenizer
@@ -37,10 +40,32 @@ class Split:
     def _hold(self, name: str, readers: list[ShardReader]) -> list[int]:
         """Be the records of those readers; how many each has."""
         self.name, self._readers = name, readers
+        self._chosen: Int64[np.ndarray, " n"] | None = None
         counts = [len(r) for r in readers]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
         self._open: OrderedDict[int, None] = OrderedDict()
         return counts
+
+    def selected(self, selection: Selection) -> "Split":
+        """The records that a selection holds, in the same order, of the same tars: nothing is copied.
+
+        Raises DataError where it holds none of them.
+        """
+        chosen = np.flatnonzero(selection.holds(self.uids()))
+        if not len(chosen):
+            raise DataError(
+                f"a selection must hold records of {self.name}; got {len(selection):,} uids, of which none is here. It "
+                "belongs to another dataset."
+            )
+        made = copy(self)
+        made._chosen = chosen if self._chosen is None else self._chosen[chosen]
+        made._open = OrderedDict()
+        return made
+
+    @property
+    def selection_hash(self) -> str:
+        """16 hex digits that tell which records of its tars were selected; "" where all are."""
+        return "" if self._chosen is None else blake2b(self._chosen.tobytes(), digest_size=8).hexdigest()
 
     @classmethod
     def from_tars(cls, name: str, tars: list[str | os.PathLike[str]]) -> "Split":
@@ -52,7 +77,7 @@ class Split:
         return cls(name, paths)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._chosen is None else len(self._chosen)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
@@ -84,7 +109,8 @@ class Split:
     def image_ids(self, records: Int64[np.ndarray, " b"] | None = None) -> Int64[np.ndarray, " n"]:
         """`image_id` of every record, or of some."""
         if records is None:
-            return np.concatenate([r.index.image_id for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+            return self._of_chosen([r.index.image_id for r in self._readers], np.zeros(0, np.int64))
+        records = records if self._chosen is None else self._chosen[records]
         shards = np.searchsorted(self._starts, records, side="right") - 1
         found = np.empty(len(records), dtype=np.int64)
         for shard in np.unique(shards):
@@ -94,7 +120,7 @@ class Split:
 
     def uids(self) -> UInt8[np.ndarray, "n 16"]:
         """`uid` of every record, as bytes."""
-        return np.concatenate([r.index.uid for r in self._readers]) if self._readers else np.zeros((0, 16), np.uint8)
+        return self._of_chosen([r.index.uid for r in self._readers], np.zeros((0, 16), np.uint8))
 
     def image_size(self, i: int) -> tuple[int, int]:
         """(width, height) in pixels of record i's image, upright, without decoding it; (0, 0) if there is none."""
@@ -144,16 +170,22 @@ class Split:
 
     def image_counts(self) -> Int64[np.ndarray, " n"]:
         """How many images lie in the shards for each record."""
-        return np.concatenate([r.image_counts() for r in self._readers]) if self._readers else np.zeros(0, np.int64)
+        return self._of_chosen([r.image_counts() for r in self._readers], np.zeros(0, np.int64))
 
     @property
     def parts(self) -> "tuple[tuple[float, int, int], ...]":
         """(weight, first record, end) of the datasets that this is mixed of: one, unless it is a mixture."""
         return ((1.0, 0, len(self)),)
 
+    def _of_chosen(self, parts: list[np.ndarray], none: np.ndarray) -> np.ndarray:
+        """What the tars hold one after another, of the chosen records."""
+        whole = np.concatenate(parts) if parts else none
+        return whole if self._chosen is None else whole[self._chosen]
+
     def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < len(self):
             raise IndexError(f"a record of {self.name} must be in [0, {len(self)}); got {i}")
+        i = i if self._chosen is None else int(self._chosen[i])
         shard = int(np.searchsorted(self._starts, i, side="right")) - 1
         return shard, i - int(self._starts[shard])
 

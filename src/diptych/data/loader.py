@@ -58,6 +58,8 @@ class LoaderConfig(Config):
     max_images how many images of a record are read, the first ones (interleaved pages hold many)
     blind      every image is replaced by one of the format's mean colour, once it has been read: what a model then
                says, it has from the words alone
+    selection  which records of `split` there are: a folder that `diptych curate` wrote, or a .npy of uids like
+               DataComp's; empty: all. Of a mixture each part has its own
     mixture    datasets that samples come from by weight; `path` is then the run's own for tokenizer and held-out
                records, the first part's where it is empty
     curriculum an order by a score, easy records first
@@ -76,6 +78,7 @@ class LoaderConfig(Config):
     captions: CaptionChoice = "draw"
     max_images: int = Field(default=5, ge=1)
     blind: bool = False
+    selection: str = ""
     mixture: tuple[Part, ...] = ()
     curriculum: CurriculumConfig | None = None
     augment: AugmentConfig = AugmentConfig()

@@ -21,16 +21,24 @@ from diptych.core.errors import ConfigError, DataError
 from diptych.core.seeds import fold, permutes
 from diptych.data.dataset import Dataset, Split
 from diptych.data.samples import Order
+from diptych.data.selection import Selection
 
 PERIOD = 10_000
 
 
 class Part(Config):
-    """A dataset of a mixture: samples come from its `split` in proportion to `weight`, whatever its size."""
+    """A dataset of a mixture: samples come from its `split` in proportion to `weight`, whatever its size. `selection`:
+    a curated folder or a .npy of uids, which of its records there are; empty: all."""
 
     path: str
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     split: str = "train"
+    selection: str = ""
+
+    def of(self, data: Dataset) -> Split:
+        """What of an opened dataset the part is."""
+        found = data.split(self.split)
+        return found.selected(Selection.load(self.selection)) if self.selection else found
 
 
 class Mixture(Split):
@@ -38,6 +46,7 @@ class Mixture(Split):
 
     def __init__(self, name: str, splits: Sequence[tuple[str, float, Split]]) -> None:
         self._hold(name, [reader for _, _, split in splits for reader in split._readers])
+        self._chosen = _all_chosen([split for _, _, split in splits])
         self.labels = tuple(label for label, _, _ in splits)
         ends = np.cumsum([0, *(len(split) for _, _, split in splits)]).tolist()
         total = sum(weight for _, weight, _ in splits)
@@ -109,21 +118,47 @@ def slots(weights: Sequence[float]) -> Int64[ndarray, " p"]:
     return whole
 
 
-def open_datasets(paths: Sequence[str | os.PathLike[str]], parts: Sequence[Part], split: str) -> Dataset:
+def _all_chosen(splits: Sequence[Split]) -> Int64[ndarray, " n"] | None:
+    """Which records of all tars, one after another, were selected of each split; None: all."""
+    if all(split._chosen is None for split in splits):
+        return None
+    sizes = [int(split._starts[-1]) for split in splits]
+    firsts = np.cumsum([0, *sizes[:-1]])
+    each = [np.arange(n) if s._chosen is None else s._chosen for s, n in zip(splits, sizes, strict=True)]
+    return np.concatenate([first + chosen for first, chosen in zip(firsts, each, strict=True)])
+
+
+def open_datasets(
+    paths: Sequence[str | os.PathLike[str]], parts: Sequence[Part], split: str, selection: str = ""
+) -> Dataset:
     """The run's dataset: the one in paths[0], whose split called `split` is, where there are parts, the mixture of
-    those in paths[1:]. Its tokenizer and its other splits remain; its fingerprint is one over all and their weights."""
+    those in paths[1:]. Its tokenizer and its other splits remain; its fingerprint is one over all and their weights.
+
+    `selection`: which records of that split there are, where there are no parts; each part has its own.
+    """
     home = Dataset.open(paths[0])
+    if parts and selection:
+        raise ConfigError(
+            f"data.selection must be empty where there is a mixture, each part of which has its own; got {selection}. "
+            "Set data.mixture.N.selection."
+        )
+    if not parts and selection:
+        chosen = Selection.load(selection)
+        found = home.split(split).selected(chosen)
+        mark = blake2b(f"{home.fingerprint}\0{found.selection_hash}".encode(), digest_size=16).hexdigest()
+        return Dataset(home.path, {**home.info, "fingerprint": mark}, {**home.splits, split: found})
     if not parts:
         return home
     opened = [Dataset.open(path) for path in paths[1:]]
     labels = _labels([data.path for data in opened])
     mixed = Mixture(
         split,
-        [(label, part.weight, data.split(part.split)) for label, part, data in zip(labels, parts, opened, strict=True)],
+        [(label, part.weight, part.of(data)) for label, part, data in zip(labels, parts, opened, strict=True)],
     )
     h = blake2b(home.fingerprint.encode(), digest_size=16)
     for part, data in zip(parts, opened, strict=True):
         h.update(f"{data.fingerprint}\0{part.split}\0{part.weight!r}\0".encode())
+        h.update(part.of(data).selection_hash.encode())
     info = {**home.info, "fingerprint": h.hexdigest(), "mixture": [f"{p.path}:{p.split}" for p in parts]}
     return Dataset(home.path, info, {**home.splits, split: mixed})
 

@@ -47,7 +47,8 @@ def open_ready(config: LoaderConfig, context_length: int = 77) -> Dataset:
     """
     found = {path: packed(path, context_length) for path in dict.fromkeys(config.paths)} if is_main() else None
     folders = broadcast_object(found)
-    return open_datasets([folders[path] for path in config.paths], config.mixture, config.split)
+    where = [folders[path] for path in config.paths]
+    return open_datasets(where, config.mixture, config.split, config.selection)
 
 
 def _state(path: Path) -> str:

@@ -148,7 +148,8 @@ def token_table(split: Split, tokenizer: Tokenizer) -> TokenTable | None:
     """The table of a split's captions, made now if it is not there yet; None where no disk has room for it (said)."""
     about = {"format": FORMAT, "tokenizer": tokenizer.fingerprint, "data": _data_hash(split)}
     try:
-        folder = _home(split) / f"tokens-{tokenizer.fingerprint}"
+        some = f"-{split.selection_hash}" if split.selection_hash else ""
+        folder = _home(split) / f"tokens-{tokenizer.fingerprint}{some}"
         if (found := _opened(folder, about)) is not None:
             return found
         with _alone(folder):
