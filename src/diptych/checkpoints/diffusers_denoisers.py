@@ -43,7 +43,7 @@ def build_denoiser(settings: Mapping[str, Any]) -> Denoiser:
     if s["_class_name"] == UNET:
         return _unet_config(s).build(s["in_channels"], s["sample_size"], s["cross_attention_dim"], 0)
     demanded = {"activation_fn": "gelu-approximate", "norm_elementwise_affine": False, "attention_bias": True}
-    _demand(s, demanded)
+    demand_settings(s, demanded)
     pixart = s["_class_name"] == PIXART
     channels = s["in_channels"]
     side = s["sample_size"]
@@ -61,7 +61,7 @@ def build_denoiser(settings: Mapping[str, Any]) -> Denoiser:
         position_scale=float(s.get("interpolation_scale") or max(side // 64, 1)) if pixart else 1.0,
     )
     if pixart:
-        _demand(s, {"cross_attention_dim": config.width, "use_additional_conditions": (False, None)})
+        demand_settings(s, {"cross_attention_dim": config.width, "use_additional_conditions": (False, None)})
         if s["caption_channels"] is None:
             raise unsupported("diffusers", "texts without a projection (caption_channels)")
         if s.get("use_additional_conditions") is None and side == 128:
@@ -123,17 +123,18 @@ def _transformer_rules(config: DiffusionTransformerConfig) -> list[Rule]:
         rules.append(Rule(("class_embed.weight",), table))
     for n in range(config.depth):
         us, them = f"blocks.{n}", f"transformer_blocks.{n}"
-        rules += _attention(f"{us}.attention", f"{them}.attn1")
+        rules += attention_rules(f"{us}.attention", f"{them}.attn1")
         rules += same([(f"{us}.mlp.fc_1", f"{them}.ff.net.0.proj"), (f"{us}.mlp.fc_2", f"{them}.ff.net.2")])
         if single:
-            rules += _attention(f"{us}.cross_attention", f"{them}.attn2")
+            rules += attention_rules(f"{us}.cross_attention", f"{them}.attn2")
             rules.append(Rule((f"{us}.table",), f"{them}.scale_shift_table"))
         else:
             rules += same([(f"{us}.modulation", f"{them}.norm1.linear")])
     return rules
 
 
-def _attention(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+def attention_rules(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    """An attention; without `bias`, only its map out has one."""
     pairs = [(f"{ours}.{n}_proj", f"{theirs}.to_{n}") for n in "qkv"]
     rules = same(pairs, ("weight", "bias") if bias else ("weight",))
     return rules + same([(f"{ours}.out_proj", f"{theirs}.to_out.0")])
@@ -150,7 +151,7 @@ def _take_out_copies(theirs: dict[str, Tensor], depth: int) -> None:
 
 
 def _unet_config(s: dict[str, Any]) -> UNetConfig:
-    _demand(
+    demand_settings(
         s,
         {
             "act_fn": "silu",
@@ -222,8 +223,8 @@ def _reader(us: str, them: str) -> list[Rule]:
     ]
     pairs += [(f"{us}.norm_{i}", f"{inner}.norm{i}") for i in (1, 2, 3)]
     pairs += [(f"{us}.fc_1", f"{inner}.ff.net.0.proj"), (f"{us}.fc_2", f"{inner}.ff.net.2")]
-    rules = same(pairs) + _attention(f"{us}.attention", f"{inner}.attn1", bias=False)
-    return rules + _attention(f"{us}.cross_attention", f"{inner}.attn2", bias=False)
+    rules = same(pairs) + attention_rules(f"{us}.attention", f"{inner}.attn1", bias=False)
+    return rules + attention_rules(f"{us}.cross_attention", f"{inner}.attn2", bias=False)
 
 
 def _doubled(out: int | None, channels: int) -> bool:
@@ -232,7 +233,7 @@ def _doubled(out: int | None, channels: int) -> bool:
     return out == 2 * channels
 
 
-def _demand(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def demand_settings(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise a CheckpointError for a setting of theirs that ours has no place for."""
     for name, value in wanted.items():
         allowed = value if isinstance(value, tuple) else (value,)

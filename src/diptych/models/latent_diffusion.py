@@ -153,6 +153,17 @@ class LatentDiffusion(Model):
             vector = torch.where(dropped[:, None], self.null_vector.to(vector.dtype), vector)
         return Condition(words, torch.where(dropped, 1, lengths), vector)
 
+    def asked(self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"], keys: Int64[Tensor, " b"]) -> Condition:
+        """What painting and scoring tell of texts; what is drawn for that, if anything, is a function of `keys`."""
+        return self.condition(tokens, lengths)
+
+    def told(self, batch: Batch, keys: Int64[Tensor, " b"]) -> Condition:
+        """What training tells of pairs, some of it dropped by their keys."""
+        assert batch.tokens is not None
+        assert batch.lengths is not None
+        dropped = happens(keys, "condition dropped", self.config.condition_dropout)
+        return self.condition(batch.tokens, batch.lengths, dropped)
+
     def nothing(self, count: int) -> Condition:
         """The learned null condition, so many times."""
         lengths = torch.ones(count, dtype=torch.int64, device=self.null_token.device)
@@ -177,16 +188,14 @@ class LatentDiffusion(Model):
         x0 = self.latents(batch.images)
         times = self.schedule.times_at(uniform(keys, "time of noise", 1)[:, 0])
         noise = normal(keys, "noise", x0[0].numel()).view_as(x0)
-        dropped = happens(keys, "condition dropped", self.config.condition_dropout)
-        told = self.condition(batch.tokens, batch.lengths, dropped)
-        return self.errors(x0, noise, times, told), self.schedule.weights(times)
+        return self.errors(x0, noise, times, self.told(batch, keys)), self.schedule.weights(times)
 
     @torch.no_grad()
     def generate_image(
         self, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"], how: Painting
     ) -> UInt8[Tensor, "b 3 h w"]:
         """A picture of each text."""
-        return self.paint(self.condition(tokens, lengths), how)
+        return self.paint(self.asked(tokens, lengths, how.keys(len(tokens), tokens.device)), how)
 
     def paint(self, told: Condition, how: Painting) -> UInt8[Tensor, "b 3 h w"]:
         """A picture of each condition: its answer plus (guidance - 1) times what it has beyond that to nothing."""
@@ -211,7 +220,8 @@ class LatentDiffusion(Model):
         self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
     ) -> Float[Tensor, "i b"]:
         """Minus the error of denoising each image told each text, over the same times and noise for all."""
-        x0, told = self.latents(images), self.condition(tokens, lengths)
+        keys = Painting().keys(1, tokens.device).expand(len(tokens))  # a text's draws are the same in any place
+        x0, told = self.latents(images), self.asked(tokens, lengths, keys)
         rows = max(1, PAIRS_AT_ONCE // max(len(tokens), 1))
         return torch.cat([self._score(x0[i : i + rows], told) for i in range(0, len(x0), rows)])
 
