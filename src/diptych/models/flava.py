@@ -152,12 +152,12 @@ class Flava(Embedder):
     """image_tower and text_tower apart; fusion over both. Heads: mim and mlm on the towers' own states, image and text
     on the fused ones, matching on the fused CLS.
 
-    fill_unit: "nats", -log p of a cell's code.
+    fill_unit: of a cell, -log p of its code.
     """
 
     config: FlavaConfig
     codec: Codec | None
-    fill_unit = "nats"
+    fill_unit = "nats a code"
 
     def __init__(self, config: FlavaConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
