@@ -1,0 +1,80 @@
+"""Scores of pairs by a model, shard by shard."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from diptych.checkpoints.native import load, save_pretrained
+from diptych.core.errors import ConfigError, DataError
+from diptych.data.candidates import CandidatePool
+from diptych.data.executors.executor import executor
+from diptych.data.tokenize import Tokenizer
+from diptych.serve import score as module
+from diptych.serve.score import ScoringConfig, score_dataset
+from tests.data.curation_pools import packed_pool
+from tests.models.writers import small_prefix_lm
+from tests.train.locked import small
+
+CAPTIONS = [[f"caption {i}", f"another {i}"] for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """(dataset, one that embeds, one that writes)."""
+    folder = tmp_path_factory.mktemp("score")
+    data = packed_pool(folder / "d", CAPTIONS, per_shard=3)
+    tokenizer = Tokenizer.train([c for of in CAPTIONS for c in of], vocab_size=280, context_length=16)
+    torch.manual_seed(0)
+    for name, config in (("embeds", small()), ("writes", small_prefix_lm())):
+        model = config.build(tokenizer.vocab_size)
+        save_pretrained(folder / name, model, tokenizer.with_context_length(config.context_length))
+    return data, folder / "embeds", folder / "writes"
+
+
+def values(data, name: str) -> np.ndarray:
+    pool = CandidatePool(data)
+    return np.concatenate([pool.rows(s).scores(name) for s in pool.shards])
+
+
+def test_a_pairs_score_is_the_cosine_of_its_vectors(folders) -> None:
+    data, embeds, _ = folders
+    score_dataset(data, str(embeds), "cosine", executor("pool", 1))
+    score_dataset(data, str(embeds), "most", executor("pool", 1), ScoringConfig(captions="max"))
+    model, split = load(embeds), CandidatePool(data).dataset.split("train")
+    for i, found in enumerate(values(data, "cosine")):
+        image = model.embed_image(split.image_bytes(i))[0]
+        cosines = model.embed_text(list(CAPTIONS[i])) @ image
+        assert found == pytest.approx(float(cosines[0]), abs=1e-5)
+        assert values(data, "most")[i] == pytest.approx(float(cosines.max()), abs=1e-5)
+
+
+def test_one_that_writes_gives_log_p(folders) -> None:
+    data, _, writes = folders
+    score_dataset(data, str(writes), "likely", executor("pool", 1))
+    model, split = load(writes), CandidatePool(data).dataset.split("train")
+    alone = model.score(split.image_bytes(2), CAPTIONS[2][0])[0, 0]
+    assert values(data, "likely")[2] == pytest.approx(float(alone), rel=1e-4)
+
+
+def test_what_was_stopped_goes_on_and_another_model_needs_another_name(folders, monkeypatch) -> None:
+    data, embeds, writes = folders
+    real, done = module.write_scores, []
+
+    def dies(pool, name, rows, found):
+        if len(done) == 1:
+            raise DataError("the disk must have room; it is full.")
+        done.append(real(pool, name, rows, found))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_scores", dies)
+        with pytest.raises(DataError):
+            score_dataset(data, str(embeds), "again", executor("pool", 1))
+    first = done[0].stat().st_mtime_ns
+    folder = score_dataset(data, str(embeds), "again", executor("pool", 1))
+    assert done[0].stat().st_mtime_ns == first
+    assert np.array_equal(values(data, "again"), values(data, "cosine"))
+    assert json.loads((folder / "about.json").read_text())["model"] == load(embeds).fingerprint
+    with pytest.raises(ConfigError, match="another --name"):
+        score_dataset(data, str(writes), "again", executor("pool", 1))
