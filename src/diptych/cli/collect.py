@@ -1,4 +1,4 @@
-"""``diptych collect``: pairs out of what people really have, packed."""
+"""``diptych collect``: pairs out of what people really have."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,23 +7,40 @@ import typer
 
 
 def command(
-    collector: Annotated[str, typer.Argument(help="what to read: a collector; without a path they are listed")] = "",
-    path: Annotated[str, typer.Argument(help="the files to read")] = "",
+    collector: Annotated[
+        str, typer.Argument(help="what to read: urls (a table of links), or a collector; alone: they are listed")
+    ] = "",
+    path: Annotated[str, typer.Argument(help="the file or folder to read")] = "",
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="FIELD=VALUE", help="of the collector, or of packing")
+        list[str] | None,
+        typer.Argument(
+            metavar="FIELD=VALUE", help="of the collector, of packing, or of the download (web.timeout_s=5)"
+        ),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="where to put the dataset")] = Path("collected"),
+    out: Annotated[Path, typer.Option(help="where to put the dataset (urls: the shards, to be packed)")] = Path(
+        "collected"
+    ),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a dataset that is there")] = False,
+    engine: Annotated[str, typer.Option(help="of urls: pool, the processes of this machine; or ray")] = "pool",
+    jobs: Annotated[int, typer.Option(help="of urls: shards worked on at once (0: one a core)")] = 0,
 ) -> None:
-    """Collect pairs with their origin and licence into a packed dataset; every record is kept or named."""
+    """Collect pairs with their origin and licence; every record is kept or named with its reason."""
+    from diptych.core.config import override
     from diptych.core.errors import ConfigError
     from diptych.data.collect.collector import collector as make
     from diptych.data.collect.collector import collectors, settings_of
+    from diptych.data.executors.executor import executor
     from diptych.data.pack import PackConfig, pack
+    from diptych.data.web.download import DownloadConfig, download
 
     if not path:
-        typer.echo("\n".join(collectors()))
+        typer.echo("\n".join(sorted(["urls", *collectors()])))
+        return
+    if collector == "urls":
+        config = override(DownloadConfig(), settings or [])
+        assert isinstance(config, DownloadConfig)
+        typer.echo(str(download(Path(path), out, executor(engine, jobs), config)))
         return
     packing: dict[str, object] = {"overwrite": overwrite}
     own: dict[str, str] = {}
