@@ -13,6 +13,7 @@ from diptych.core.batch import Batch
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError, DataError, TrainingError
 from diptych.core.image_format import ImageFormat
+from diptych.core.record import Record
 from diptych.data.album import content_id
 from diptych.data.augment import AugmentConfig
 from diptych.data.curriculum import CurriculumConfig
@@ -329,6 +330,31 @@ def test_pairs_among_them_are_batches_as_ever(split: Split, tokenizer: Tokenizer
         assert (batch.loss_mask, batch.image_position) == (None, None)
         assert batch.image_record is not None
         assert batch.image_record.tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("tokens", ["cached", "live"])
+def test_what_has_one_side_alone_stays_where_it_may(tmp_path: Path, tokenizer: Tokenizer, tokens: str) -> None:
+    silent = Record("silent", (tiny_pages.image(9),))
+    split = tiny_pages.opened(tmp_path, (tiny_pages.pair(0), silent, tiny_pages.alone(1), tiny_pages.page(2)))
+    config = LoaderConfig(workers=0, augment=AUGMENT, tokens=tokens, captions="first", max_bad=1.0)
+    made = Loader(split, tokenizer, FORMAT, config, seed=3, global_batch=4)
+    made.one_image(alone=True)
+    for batch in made.batches(0, 8):
+        assert batch.meta is not None
+        assert batch.images is not None
+        assert batch.lengths is not None
+        assert batch.image_record is not None
+        records = batch.meta["records"]
+        assert sorted(records) == [0, 1, 2, 3]
+        assert [int(n) > 0 for n in batch.lengths] == [r != 1 for r in records]
+        assert batch.image_record.tolist() == [row for row, r in enumerate(records) if r != 2]
+        assert len(batch.images) == 3
+        assert batch.slice(1, 3).size == 2
+    assert not made.quarantine
+    strict = Loader(split, tokenizer, FORMAT, config, seed=3, global_batch=4)
+    strict.one_image()
+    list(strict.batches(0, 8))
+    assert set(strict.quarantine) == {"silent", "alone1"}
 
 
 def test_one_image_each_where_pairs_are_wanted(pages: Split, tokenizer: Tokenizer) -> None:

@@ -40,6 +40,9 @@ class Texts(NamedTuple):
 class Captions(ABC):
     """Where texts come from."""
 
+    alone = False
+    """Whether a record with an image may say nothing: its text is then empty, of no tokens at all."""
+
     @abstractmethod
     def check(self, record: int) -> int:
         """How many images a record holds, by what it says of itself. Raises DataError if it has no text that can be
@@ -64,7 +67,7 @@ class LiveCaptions(Captions):
     def check(self, record: int) -> int:
         """How many images a record holds. Raises DataError if it has no text that can be read."""
         pieces = self._of(record)
-        if not pieces.texts:
+        if not pieces.texts and not (self.alone and pieces.images):
             raise no_caption()
         return len(pieces.images)
 
@@ -83,6 +86,7 @@ class LiveCaptions(Captions):
         said = [(self._of(r), i) for r, i in zip(records.tolist(), which.tolist(), strict=True)]
         self._read.clear()
         rows = compose(said, self._tokenizer)
+        rows = [r if pieces.texts else Row([], False) for r, (pieces, _) in zip(rows, said, strict=True)]
         tokens, lengths = self._tokenizer.pad(rows)
         return Texts(
             tokens,

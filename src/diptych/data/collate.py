@@ -29,6 +29,7 @@ class BatchMaker:
 
     max_images   how many of a record's images are taken, the first ones
     one_image    each record must have an image, and gives its first alone: pairs, whatever the records hold
+    alone        with `one_image`: a record may lack its image, or its text (`Captions.alone`)
     blind        every image is of the format's mean colour alone, once it has been read
     patches      those that the model would drop are left out
     begins_word  says which tokens begin a word, for objectives that hide words whole
@@ -46,7 +47,7 @@ class BatchMaker:
         self.features = dict(features or {})
         self.captions = captions
         self._split, self._views = split, views
-        self.max_images, self.one_image, self.blind = 5, False, False
+        self.max_images, self.one_image, self.alone, self.blind = 5, False, False, False
         self.patches: PatchShare | None = None
         self.begins_word: Callable[[Tensor], Tensor] | None = None
 
@@ -63,7 +64,7 @@ class BatchMaker:
         def read(row: int, record: int) -> None:
             count = self._split.images_of(record) if captions is None else captions.check(record)
             if album is not None:
-                if count == 0 and self.one_image:
+                if count == 0 and self.one_image and not self.alone:
                     raise _no_image(self._split.key(record))
                 album.add(row, record, count)
 

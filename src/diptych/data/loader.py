@@ -155,10 +155,12 @@ class Loader:
         if self.tokenizer is not None:
             self._maker.begins_word = WordStarts(self.tokenizer)
 
-    def one_image(self) -> None:
+    def one_image(self, alone: bool = False) -> None:
         """Let each record give its first image alone, and pass over those without: for objectives that compare images
-        with texts one to one."""
-        self._maker.one_image = True
+        with texts one to one. With `alone`, records without an image or without a text stay, as what they are."""
+        self._maker.one_image, self._maker.alone = True, alone
+        if self._maker.captions is not None:
+            self._maker.captions.alone = alone
 
     @property
     def workers(self) -> int:
@@ -303,6 +305,8 @@ class Loader:
         if isinstance(self._maker.captions, CachedCaptions):
             return self._maker.captions
         table = token_table(self.split, tokenizer)
+        if table is not None and self._maker.alone and (table.first[1:] == table.first[:-1]).any():
+            return None  # a table has no row for what says nothing
         return None if table is None else CachedCaptions(table, self.split, tokenizer, self.config.captions)
 
     def _check_vectors(self) -> None:
