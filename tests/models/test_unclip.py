@@ -1,5 +1,8 @@
+import pytest
 import torch
 
+from diptych.core.errors import ConfigError
+from diptych.core.image_format import ImageFormat
 from diptych.models.capabilities import capabilities_of
 from diptych.models.painting import Painting
 from diptych.objectives.diffusion import DiffusionConfig
@@ -48,6 +51,18 @@ def test_texts_and_vectors_are_dropped_each_by_itself():
     for first in (True, False):
         for second in (True, False):
             assert ((no_image == first) & (no_text == second)).sum() >= 4
+
+
+def test_what_is_painted_may_be_smaller_than_what_clip_sees():
+    model, batch = stirred(small_unclip(painted_side=8)), text_batch((5, 2, 7))
+    assert model.latents(batch.images).shape == (3, 3, 8, 8)
+    assert model.generate_image(batch.tokens, batch.lengths, HOW).shape == (3, 3, 8, 8)
+    assert model.image_prior(batch.images).shape == (3,)
+
+
+def test_what_clip_does_not_see_is_refused():
+    with pytest.raises(ConfigError, match="must be that of its prior"):
+        small_unclip(image_format=ImageFormat(resolution=8))
 
 
 def test_only_the_decoder_learns():

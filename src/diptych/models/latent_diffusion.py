@@ -93,7 +93,7 @@ class LatentDiffusion(Model):
                 f"codec must be one whose latents become pixels again; got {type(codec).__name__}. Choose another."
             )
         self.codec = None if codec is None else codec.requires_grad_(False)
-        channels, side = 3, c.image_format.resolution
+        channels, side = 3, self.side()
         if self.codec is not None:
             channels, side = self.codec.latent_channels, self.codec.grid[0]
         self.text_tower = c.text.build(vocab_size, c.context_length, c.embed_dim)
@@ -112,6 +112,10 @@ class LatentDiffusion(Model):
     latent_scale: Tensor
     scale_is_known: Tensor
 
+    def side(self) -> int:
+        """Of the pixels that are painted, where there is no codec."""
+        return self.config.image_format.resolution
+
     def told_widths(self) -> tuple[int, int]:
         """Widths of the tokens and of the vector that the denoiser is told."""
         return self.text_tower.width, self.config.embed_dim if self.config.pooled else 0
@@ -124,7 +128,11 @@ class LatentDiffusion(Model):
     def latents(self, images: UInt8[Tensor, "b 3 h w"] | Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c r k"]:
         """What is denoised, in float32, without gradient: scaled latents, or pixels in -1..1."""
         if self.codec is None:
-            return images.float() / 127.5 - 1
+            x = images.float()
+            if self.side() != self.config.image_format.resolution:
+                size = (self.side(), self.side())
+                x = F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+            return x / 127.5 - 1
         with torch.no_grad():
             found = self.codec.encode(images).float()
         if self._measures and self._steps and self.training and torch.is_grad_enabled():
@@ -278,7 +286,7 @@ class LatentDiffusion(Model):
 
     def _shape(self) -> tuple[int, int, int]:
         if self.codec is None:
-            return 3, self.config.image_format.resolution, self.config.image_format.resolution
+            return 3, self.side(), self.side()
         return self.codec.latent_channels, *self.codec.grid
 
 

@@ -7,7 +7,7 @@ that goes with the time, and as a few more tokens that are attended to (section 
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from diptych.core.batch import Batch
@@ -16,6 +16,7 @@ from diptych.models.painting import Painting
 from diptych.models.prior import Prior, PriorConfig
 from diptych.nn.denoiser import Condition
 from diptych.nn.draws import happens
+from diptych.nn.samplers import check_sampler
 
 
 class UnClipConfig(LatentDiffusionConfig):
@@ -23,15 +24,28 @@ class UnClipConfig(LatentDiffusionConfig):
 
     prior          whose CLIP gives the vectors of images, in training those of the images themselves
     image_tokens   tokens that the vector becomes, beside the text's
+    painted_side   side of what is painted, where it is not that of what CLIP sees; 0: it is
     vector_dropout share of the samples of training that are told no image vector; condition_dropout is that of texts
     """
 
     prior: PriorConfig = PriorConfig()
     image_tokens: int = Field(default=4, gt=0)
+    painted_side: int = Field(default=0, ge=0)
     vector_dropout: float = Field(default=0.1, ge=0, lt=1)
     condition_dropout: float = Field(default=0.5, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _sees_as_clip_does(self) -> "UnClipConfig":
+        for name in ("image_format", "context_length"):
+            if getattr(self, name) != getattr(self.prior, name):
+                raise ValueError(
+                    f"UnClipConfig.{name} must be that of its prior; got {getattr(self, name)} and "
+                    f"{getattr(self.prior, name)}. Set both alike; what is painted may have a painted_side of its own."
+                )
+        return self
+
     def build(self, vocab_size: int) -> "UnClip":
+        check_sampler(self.schedule.build(), self.sampler)
         return UnClip(self, vocab_size)
 
 
@@ -55,6 +69,9 @@ class UnClip(LatentDiffusion):
     def image_width(self) -> int:
         """Of CLIP's vectors."""
         return self.config.prior.clip.embed_dim
+
+    def side(self) -> int:
+        return self.config.painted_side or super().side()
 
     def told_widths(self) -> tuple[int, int]:
         return self.text_tower.width, self.config.embed_dim
