@@ -1,0 +1,73 @@
+"""`diptych recaption` with a model of fresh weights."""
+
+import json
+
+import pytest
+import torch
+
+from diptych.checkpoints.native import save_pretrained
+from diptych.cli.main import main
+from diptych.data.dataset import Dataset
+from tests.models.small_fusion import small_blip
+from tests.objectives.tiny_model import TinyConfig
+from tests.train.tiny_run import tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recaption")
+    tiny_dataset(folder / "data", copies=1)
+    words = Dataset.open(folder / "data").tokenizer()
+    torch.manual_seed(0)
+    for name, config in (("blip", small_blip()), ("clip", TinyConfig())):
+        save_pretrained(folder / name, config.build(words.vocab_size), words)
+    return folder
+
+
+def _run(capsys, *arguments) -> tuple[int, str, str]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_a_dataset_is_written_and_told_of(home, capsys):
+    how = ["--rule", "better", "--weight", "0.5", "--max-tokens", "3"]
+    code, out, err = _run(
+        capsys,
+        "recaption",
+        home / "data",
+        "--with",
+        home / "blip",
+        "--filter",
+        home / "clip",
+        "--out",
+        home / "new",
+        *how,
+    )
+    assert code == 0, err
+    assert "Captioned 20 records anew" in out
+    said = json.loads((home / "new" / "recaption.json").read_text())
+    assert said["records"] == said["written"] == 20
+    assert len(Dataset.open(home / "new").split("train")) == 20
+    code, _, err = _run(capsys, "recaption", home / "data", "--with", home / "blip", "--out", home / "new")
+    assert code == 1
+    assert "the output must be new" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--with", "clip"], "captions must be written by a model that writes; got Tiny"),
+        (["--with", "blip", "--rule", "best"], "RecaptionConfig.rule must be"),
+        (["--with", "blip", "--captions", "0"], "CaptionWriting.captions must be"),
+        (["--with", "nowhere"], "a model must be a folder"),
+    ],
+)
+def test_mistakes_get_a_sentence_and_no_traceback(home, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(home)
+    code, _, err = _run(capsys, "recaption", "data", *arguments, "--out", "other")
+    assert code == 1
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
