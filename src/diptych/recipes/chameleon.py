@@ -12,7 +12,7 @@ from diptych.models.causal_transformer import CausalTransformerConfig
 from diptych.models.chameleon import ChameleonConfig
 from diptych.models.codecs.codec import CodecConfig
 from diptych.objectives.chameleon import MixedModalConfig
-from diptych.recipes import vqvae
+from diptych.recipes import dalle, vqvae
 from diptych.recipes.dalle import MOVES
 from diptych.train.config import RunConfig, TrainConfig
 
@@ -27,10 +27,11 @@ def tiny() -> RunConfig:
     Run:     diptych corpus get emoji --out emoji; diptych pretrain chameleon:tiny data=emoji
              diptych paint RUN "a red apple" --out apple.png; diptych caption RUN apple.png
     """
-    codec = vqvae.tiny()
+    before = dalle.tiny().before
+    codec = before[0]
     assert isinstance(codec.model, CodecConfig)
     return RunConfig(
-        before=(codec.replace(stage="codec"),),
+        before=before,
         parts={"codec": "stage:codec#"},
         data=LoaderConfig(augment=MOVES),
         model=ChameleonConfig(
@@ -42,9 +43,10 @@ def tiny() -> RunConfig:
         ),
         objective=MixedModalConfig(text_weight=2.0),
         train=TrainConfig(
-            samples_seen=64_000,
+            samples_seen=48_000,
             global_batch=64,
-            lr=3e-3,
+            lr=2e-3,
+            optimizer="muon",
             weight_decay=0.1,
             betas=(0.9, 0.95),
             precision="bfloat16",

@@ -30,7 +30,7 @@ def tiny() -> RunConfig:
     codec = vqvae.tiny()
     assert isinstance(codec.model, CodecConfig)
     return RunConfig(
-        before=(codec.replace(stage="codec"),),
+        before=(codec.replace(stage="codec", train=codec.train.replace(samples_seen=30_000)),),
         parts={"codec": "stage:codec#"},
         data=LoaderConfig(augment=MOVES),
         model=DalleConfig(
@@ -42,14 +42,14 @@ def tiny() -> RunConfig:
         ),
         objective=TextThenImageConfig(),
         train=TrainConfig(
-            samples_seen=64_000,
+            samples_seen=40_000,
             global_batch=64,
             lr=2e-3,
             weight_decay=0.1,
             betas=(0.9, 0.98),
             precision="bfloat16",
             freeze=("codec",),
-            eval_every_samples=64_000,  # at the end: each pair is a pass of its own
+            eval_every_samples=40_000,  # at the end: each pair is a pass of its own
             val_batches=2,
         ),
         evals=(RetrievalConfig(captions="first", image_prior="removed", most_scored=100),),
