@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
+from diptych.core.errors import ConfigError
 from diptych.objectives.maskvlm import MutualMaskingConfig
 from diptych.train.accumulate import Accumulator
 from diptych.train.sharding import shard
@@ -18,7 +19,7 @@ from tests.models.small_maskvlm import small_conv_maskvlm, small_maskvlm
 from tests.models.writers import stirred, text_batch
 
 WORLD = 2
-MODELS = {"vit": small_maskvlm, "conv": small_conv_maskvlm}
+MODELS = {"vit": small_maskvlm, "conv": small_conv_maskvlm, "untied": lambda: small_maskvlm(tied=False)}
 
 
 def whole() -> Batch:
@@ -43,7 +44,11 @@ def _work(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD)
     found = {"vit": gradient(), "vit pieces": gradient("vit", 2), "conv": gradient("conv")}
-    found |= {"vit sharded": gradient(sharded=True), "conv sharded pieces": gradient("conv", 2, sharded=True)}
+    found |= {n: gradient("untied", m, sharded=True) for n, m in (("untied sharded", 0), ("untied sharded pieces", 2))}
+    try:
+        gradient(sharded=True)
+    except ConfigError as error:
+        found["refused"] = str(error)
     torch.save(found, Path(folder) / f"{number}.pt")
     shutdown()
 

@@ -72,6 +72,7 @@ def test_in_pieces_the_gradient_is_that_of_the_whole(kind, micro_batch, kept):
 @pytest.mark.slow
 def test_two_processes_are_one_with_what_they_hide_and_whom_they_confuse(tmp_path):
     ranks = compute_together(tmp_path)
+    assert all("Set model.tied=false" in r.pop("refused") for r in ranks)
     for kind in ranks[0]:
         both, alone = [r[kind] for r in ranks], gradient(kind.split()[0])
         assert sum(r["total"].item() for r in both) / 2 == pytest.approx(alone["total"].item(), abs=1e-5), kind
@@ -182,16 +183,16 @@ def test_it_learns_a_few_pairs_by_heart():
         small_conv_maskvlm().build(VOCAB)
     )
     batch = text_batch((5, 4, 7, 3, 4, 6))
-    optimizer = torch.optim.Adam(objective.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(objective.parameters(), 3e-3)
     first = objective(batch)
-    for _ in range(200):
+    for _ in range(150):
         losses = objective(batch)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
     assert losses.parts["matched"] == losses.parts["foreseen"] == 1
     assert losses.parts["contrast"] < 0.1
-    assert losses.parts["mim"] < 0.5 * first.parts["mim"]  # even noise can be learnt by heart
+    assert losses.parts["mim"] < 0.7 * first.parts["mim"]  # even noise can be learnt by heart
 
 
 def test_what_it_cannot_use_is_said():

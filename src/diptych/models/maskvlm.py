@@ -183,9 +183,15 @@ class MaskVLM(Embedder):
 
     def head(self) -> tuple[Float[Tensor, "v h"], Float[Tensor, " v"]]:
         """Weight and bias of the logits; the mask token has none."""
+        if self.head_weight is not None:
+            return self.head_weight, self.head_bias
         tower: Any = self.text_tower
-        weight = tower.token_embed.weight[: self.vocab_size] if self.head_weight is None else self.head_weight
-        return weight, self.head_bias
+        if hasattr(tower.token_embed.weight, "to_local"):  # a sharded tower's weights are whole inside of it only
+            raise ConfigError(
+                "train.sharding must be 'ddp' for a model whose logits come from its text tower's embeddings; got "
+                "'fsdp'. Set model.tied=false, or keep all weights on every process."
+            )
+        return tower.token_embed.weight[: self.vocab_size], self.head_bias
 
     def matching_logits(
         self, image: Float[Tensor, "b p d"], text: Float[Tensor, "b t d"], lengths: Int64[Tensor, " b"]
@@ -275,10 +281,11 @@ class MaskVLM(Embedder):
     ) -> UInt8[Tensor, "b 3 h w"]:
         """The images with their hidden cells as they are rebuilt, beside these texts or (None) without."""
         pixels = self.normalise(images)
-        painted = image_of(self._painted(pixels, masked, tokens, lengths), self.cell, pixels.shape[-2] // self.cell)
+        rows = pixels.shape[-2] // self.cell
+        painted = image_of(self._painted(pixels, masked, tokens, lengths), self.cell, rows)
         colours = ((painted * self.pixel_std + self.pixel_mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        every = masked[..., None].expand(-1, -1, 3 * self.cell**2)
-        return torch.where(image_of(every, self.cell, pixels.shape[-2] // self.cell), colours, images)
+        hidden = image_of(masked[..., None].expand(-1, -1, 3 * self.cell**2).float(), self.cell, rows) > 0
+        return torch.where(hidden, colours, images)
 
     def decay_free(self) -> set[str]:
         """Positions and probes of the towers, and positions of image tokens."""
