@@ -10,6 +10,7 @@ from diptych.nn.denoiser import Condition
 from diptych.nn.diffusion_transformer import DiffusionTransformerConfig
 from diptych.nn.noise_schedule import NoiseScheduleConfig
 from diptych.nn.samplers import SamplerConfig
+from diptych.nn.unet import UNetConfig
 from tests.models.small_diffusion import small_codec, small_diffusion
 from tests.models.writers import stirred, text_batch
 
@@ -20,6 +21,7 @@ KINDS = {
         width=16, depth=2, heads=2, patch_size=4, modulation="single", qk_norm=True)},
     "betas": {"schedule": NoiseScheduleConfig(course="cosine", target="v", drawn="uniform"),
               "sampler": SamplerConfig(name="ddim")},
+    "unet": {"denoiser": UNetConfig(widths=(8, 16), attends=(False, True), heads=2, groups=4)},
 }  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def test_it_paints_scores_and_knows_images_without_texts(kind):
     assert (scores < 0).all()
     assert model.image_prior(batch.images).shape == (3,)
     features = model.image_features(batch.images)
-    assert features.shape[::2] == (3, 16)
+    assert features.shape == (3, 64 if kind == "unet" else 4 if kind == "latents" else 16, 16)
     torch.testing.assert_close(model.image_features(batch.images[1:2]), features[1:2], atol=1e-5, rtol=1e-4)
 
 

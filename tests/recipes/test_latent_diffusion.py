@@ -19,4 +19,5 @@ def test_what_rests_is_codec_and_text():
     for run in (latent_diffusion.stable_diffusion(), latent_diffusion.dit_xl()):
         assert set(run.train.freeze) == {"codec", "text"}
         assert run.model.latent_scale == 1.0  # the codec's latents have unit spread already
-    assert latent_diffusion.tiny().model.codec is None
+    assert latent_diffusion.tiny().train.freeze == ("codec",)
+    assert latent_diffusion.tiny_pixels().model.codec is None
