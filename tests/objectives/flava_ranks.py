@@ -12,6 +12,8 @@ from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
 from diptych.objectives.flava import FlavaObjective, FlavaObjectiveConfig
 from diptych.train.accumulate import Accumulator
+from diptych.train.sharding import shard
+from diptych.train.sharding import whole as full
 from tests.models.small_flava import stirred_flava
 from tests.models.writers import text_batch
 
@@ -32,23 +34,27 @@ def whole() -> Batch:
     return replace(batch, text_ids=text, image_ids=image)
 
 
-def gradient(micro_batch: int = 0, kept: int = 1) -> dict[str, Any]:
+def gradient(micro_batch: int = 0, kept: int = 1, sharded: bool = False) -> dict[str, Any]:
     """Loss, parts and gradients of this rank's share (gradients are averaged over ranks)."""
     one = objective()
+    if sharded:
+        shard(one)
     share = SIZE // world_size()
     batch = whole().slice(rank() * share, (rank() + 1) * share)
     accumulate = Accumulator(one, micro_batch, kept=kept)
     for _ in range(2):  # twice, since DDP's first step is unlike the others
         one.zero_grad()
         found = accumulate(batch)
-    grads = {n: p.grad for n, p in one.model.named_parameters() if p.grad is not None}
+    grads = {n: full(p.grad) for n, p in one.model.named_parameters() if p.grad is not None}
     return {"total": found.losses.total, "parts": found.losses.parts, "gradients": grads}
 
 
 def _work(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD)
-    torch.save({"whole": gradient(), "pieces": gradient(2)}, Path(folder) / f"{number}.pt")
+    found = {"whole": gradient(), "pieces": gradient(2)}
+    found |= {"sharded": gradient(sharded=True), "sharded pieces": gradient(2, sharded=True)}
+    torch.save(found, Path(folder) / f"{number}.pt")
     shutdown()
 
 
