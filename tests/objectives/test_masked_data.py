@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -156,6 +157,13 @@ def test_smoothing_and_the_weight_of_codes():
     plain_ = MaskedDataConfig().build(stirred(small_beit3()))(batch)
     assert smooth.total != plain_.total
     torch.testing.assert_close(smooth.parts["mim"], plain_.parts["mim"])
+
+
+def test_chance_is_that_of_all_being_alike():
+    objective = MaskedDataConfig(kinds=(1, 1, 2)).build(small_beit3().build(VOCAB))
+    expected = 0.75 * math.log(8) + 0.75 * math.log(VOCAB)
+    assert objective.health({}) == {"chance_loss": pytest.approx(expected)}
+    assert objective(whole()).total.item() < 1.5 * expected
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ The loss of a record is the mean over its hidden patches plus the mean over its 
 the mean over its records: one count, so that neither pieces nor ranks change it, whatever is hidden where.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -143,6 +144,14 @@ class MaskedData(Objective):
         drawn = torch.where(draw < upto[0], IMAGE, torch.where(draw < upto[1], TEXT, PAIR))
         kind = torch.where(has_image & has_text, drawn, torch.where(has_image, IMAGE, torch.where(has_text, TEXT, -1)))
         return Kinds(*((kind == k).nonzero()[:, 0] for k in (IMAGE, TEXT, PAIR)))
+
+    @torch.no_grad()
+    def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
+        """The loss of a model for which all codes and all tokens are alike, on pairs."""
+        model: Any = self.model
+        image, text, pair = (k / sum(self.config.kinds) for k in self.config.kinds)
+        codes = self.config.code_weight * math.log(model.codec.codebook_size)
+        return {"chance_loss": (image + pair) * codes + (text + pair) * math.log(model.vocab_size)}
 
     def _images(self, batch: Batch, kinds: Kinds, keys: Tensor) -> tuple[Tensor, Asked]:
         """Embeddings of the images alone, then of pairs' images, some patches hidden; and what is to be foreseen."""
