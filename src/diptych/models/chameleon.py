@@ -206,7 +206,8 @@ class Chameleon(SequenceWriter, PaintsCodes):
         for i in range(self.cells):
             hidden = [self.read(state, step[:, None])[:, 0] for state in states]
             logits = [torch.nn.functional.linear(h, weight, bias).float() for h in hidden]
-            drawn.append(draw_codes(logits[0] if guidance == 1 else guided(*logits, guidance), chance[:, i], how))
+            chosen = logits[0] if guidance == 1 else guided(logits[0], logits[1], guidance)
+            drawn.append(draw_codes(chosen, chance[:, i], how))
             step = self.code_ids[drawn[-1]]
         return torch.stack(drawn, 1)
 

@@ -213,7 +213,8 @@ class Dalle(PaintsCodes):
         for i in range(self.cells):
             logits = self.image_head(last).float()
             if sides == 2:
-                logits = guided(*logits.chunk(2), guidance)
+                given, blind = logits.chunk(2)
+                logits = guided(given, blind, guidance)
             drawn.append(draw_codes(logits, chance[:, i], how))
             if i < self.cells - 1:
                 x = self.squares(drawn[-1][:, None].repeat(sides, 1), i)
