@@ -5,12 +5,12 @@ Its blocks are LLaMA's with layer norms on queries and keys before they are turn
 or on what each half adds ("swin": 34B).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych.core.batch import Batch
 from diptych.models.causal_transformer import CausalTransformerConfig
@@ -122,9 +122,9 @@ class Chameleon(SequenceWriter, PaintsCodes):
         """Of each token of an image first its embedding, which is what is read, and behind that its state after the
         middle blocks (`features_after`), where the image is all that was read."""
         x = embeds = self.language.embed(self.image_ids(vectors.round().long()))
-        c = self.config.language
+        c, blocks = self.config.language, cast(nn.ModuleList, self.language.blocks)
         turns = rotary(torch.arange(x.shape[1], device=x.device)[None], c.width // c.heads, c.rope_theta)
-        for block in self.language.blocks[: self.config.features_after or max(1, c.depth // 2)]:
+        for block in blocks[: self.config.features_after or max(1, c.depth // 2)]:
             x = block(x, MaskPlan(is_causal=True), rotary=turns)
         return torch.cat([embeds, x.to(embeds.dtype)], -1)
 

@@ -26,6 +26,10 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain dalle:tiny data=emoji
              diptych paint RUN "a red apple" --out apple.png
+    Cost:    about five minutes of two cores, one and a half of them the codec's
+    Expect:  among 200 pictures of the test artist text-to-image R@1 of 4.0 % [2.0, 7.7], R@10 of 24 % [19, 30] and
+             image-to-text R@10 of 36 % [30, 43] (chance 0.5 % and 5 %); with image_prior=kept texts find nothing
+             beyond chance. What it paints has the colours and the kind (a flag, a face), not yet the thing
     """
     codec = vqvae.tiny()
     assert isinstance(codec.model, CodecConfig)
