@@ -8,8 +8,8 @@ import torch
 from diptych.checkpoints.native import save_pretrained
 from diptych.cli.main import main
 from diptych.data.dataset import Dataset
+from tests.checkpoints.tiny import clip_config
 from tests.models.small_fusion import small_blip
-from tests.objectives.tiny_model import TinyConfig
 from tests.train.tiny_run import tiny_dataset
 
 
@@ -19,7 +19,7 @@ def home(tmp_path_factory):
     tiny_dataset(folder / "data", copies=1)
     words = Dataset.open(folder / "data").tokenizer()
     torch.manual_seed(0)
-    for name, config in (("blip", small_blip()), ("clip", TinyConfig())):
+    for name, config in (("blip", small_blip()), ("clip", clip_config())):
         save_pretrained(folder / name, config.build(words.vocab_size), words)
     return folder
 
@@ -53,13 +53,13 @@ def test_a_dataset_is_written_and_told_of(home, capsys):
     assert len(Dataset.open(home / "new").split("train")) == 20
     code, _, err = _run(capsys, "recaption", home / "data", "--with", home / "blip", "--out", home / "new")
     assert code == 1
-    assert "the output must be new" in err
+    assert "the output must be new, or with --overwrite a dataset" in err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--with", "clip"], "captions must be written by a model that writes; got Tiny"),
+        (["--with", "clip"], "captions must be written by a model that writes; got TwoTower"),
         (["--with", "blip", "--rule", "best"], "RecaptionConfig.rule must be"),
         (["--with", "blip", "--captions", "0"], "CaptionWriting.captions must be"),
         (["--with", "nowhere"], "a model must be a folder"),

@@ -8,10 +8,9 @@ from diptych.models.generate import Generation
 from diptych.models.pretrained import Pretrained
 from diptych.nn.draws import uniform
 from diptych.serve.caption_writing import CaptionWriter, CaptionWriting, pair_scores, write_by_keys
-from tests.checkpoints.tiny import randomise
+from tests.checkpoints.tiny import clip_config, randomise
 from tests.models.small_fusion import small_albef, small_blip
 from tests.models.writers import small_prefix_lm, stirred, text_batch
-from tests.objectives.tiny_model import TinyConfig
 from tests.train.tiny_run import tiny_dataset
 
 
@@ -77,7 +76,7 @@ def test_pairs_are_judged_by_the_matching_head(kind, data):
     torch.testing.assert_close(found, grid[owner, torch.arange(3)], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("config", [TinyConfig(), small_prefix_lm()])
+@pytest.mark.parametrize("config", [clip_config(), small_prefix_lm()])
 def test_other_models_judge_by_cosine_or_likelihood(config, data):
     judge = pretrained(config, data)
     images = text_batch((3, 3), side=config.image_format.resolution).images
@@ -104,6 +103,6 @@ def test_captions_of_a_record_are_those_in_any_batch(data):
 
 
 def test_what_cannot_write_is_refused(data):
-    clip = pretrained(TinyConfig(), data)
-    with pytest.raises(EvalError, match="captions must be written by a model that writes; got Tiny"):
+    clip = pretrained(clip_config(), data)
+    with pytest.raises(EvalError, match="captions must be written by a model that writes; got TwoTower"):
         CaptionWriter(clip, None, CaptionWriting())

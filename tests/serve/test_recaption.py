@@ -125,7 +125,7 @@ def test_outputs_and_splits_that_cannot_be_are_refused(data, model, tmp_path):
         recaption(data, model, data.path / "inside", CONFIG)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
-    with pytest.raises(ConfigError, match="the output must be new"):
+    with pytest.raises(ConfigError, match="the output must be new, or with --overwrite a dataset"):
         recaption(data, model, tmp_path / "full", CONFIG)
     with pytest.raises(DataError, match=r"a split of .* must be one of train, val; got 'dev'"):
         recaption(data, model, tmp_path / "x", CONFIG.replace(splits=("dev",)))

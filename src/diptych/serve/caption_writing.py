@@ -129,7 +129,13 @@ class CaptionWriter:
         texts = [[*new, *s.originals] for s, new in zip(seen, written, strict=True)]
         owner = torch.tensor([i for i, own in enumerate(texts) for _ in own])
         flat = [t for own in texts for t in own]
-        values = pair_scores(self.judge, self._pixels(self.judge, seen), flat, owner).tolist()
+        scores = pair_scores(self.judge, self._pixels(self.judge, seen), flat, owner)
+        if not scores.isfinite().all():
+            raise EvalError(
+                f"a filter's scores must be finite; got NaN or infinity near record {seen[0].uid}. Its weights are "
+                "broken: take an earlier checkpoint."
+            )
+        values = scores.tolist()
         found, start = [], 0
         for s, new in zip(seen, written, strict=True):
             middle, stop = start + len(new), start + len(new) + len(s.originals)
@@ -160,12 +166,12 @@ def pair_scores(
     if {"embed_image", "embed_text"} <= set(judge.capabilities):
         image, text = network.embed_image(images), network.embed_text(tokens.to(device), lengths)
         return torch.linalg.vecdot(image[owner.to(device)], text).float().cpu()
-    found = []
+    scores = torch.empty(len(texts))
     for i in range(len(images)):
         own = owner == i
         if own.any():
-            found.append(network.score(images[i : i + 1], tokens[own].to(device), lengths[own])[0].float().cpu())
-    return torch.cat(found)
+            scores[own] = network.score(images[i : i + 1], tokens[own].to(device), lengths[own])[0].float().cpu()
+    return scores
 
 
 @torch.no_grad()

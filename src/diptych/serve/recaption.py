@@ -171,8 +171,8 @@ def decide(record: Record, found: Written, config: RecaptionConfig, report: Reca
         weights=None if len(set(chances)) == 1 else chances,
     )  # fmt: skip
     meta = {**record.meta, "synthetic": len(new)} if new else record.meta
-    others = tuple(s for s in record.segments if s.modality != "text")
-    return replace(record, segments=(*others, segment), meta=meta)
+    segments = tuple(segment if s.modality == "text" else s for s in record.segments)
+    return replace(record, segments=segments if text is not None else (*segments, segment), meta=meta)
 
 
 def _reasons(originals: tuple[str, ...], found: Written, config: RecaptionConfig) -> list[str]:
@@ -240,8 +240,11 @@ def _refuse(dataset: Dataset, out: Path, config: RecaptionConfig, overwrite: boo
         raise ConfigError(
             f"the output must lie outside of the dataset; got {out} for {dataset.path}. Name another --out."
         )
-    if out.exists() and not overwrite and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"the output must be new; {out} holds something already. Name another --out, or --overwrite.")
+    holds = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if holds and not (overwrite and (out / "dataset.json").is_file()):
+        raise ConfigError(
+            f"the output must be new, or with --overwrite a dataset; {out} holds something already. Name another --out."
+        )
 
 
 def _share(part: int, whole: int) -> str:
