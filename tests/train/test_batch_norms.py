@@ -1,5 +1,6 @@
 import torch
 
+from diptych.nn.quantizer import VectorQuantizer, VectorQuantizerConfig
 from diptych.train.batch_norms import BatchNormAtRest, RunningStatistics, batch_norm_notice, batch_norms
 from tests.objectives.tiny_model import TinyConfig
 
@@ -31,3 +32,17 @@ def test_pieces_of_batch_norms_are_said():
     assert batch_norm_notice(model, 0, 10) is None
     assert batch_norm_notice(model.eval(), 5, 10) is None  # frozen: it takes the running ones
     assert batch_norm_notice(TinyConfig().build(20).train(), 5, 10) is None
+
+
+def test_what_codebooks_noted_is_forgotten_with_a_step_that_does_not_count():
+    codebook = VectorQuantizer(VectorQuantizerConfig(codes=4, width=2, update="ema")).train()
+    statistics, before = RunningStatistics(codebook), codebook.codebook.clone()
+    for skipped in (None, torch.ones(())):
+        codebook(torch.randn(1, 3, 2))
+        statistics.restore(skipped)
+        codebook.after_step()
+        assert torch.equal(codebook.codebook, before)
+    codebook(torch.randn(1, 3, 2))
+    statistics.restore(torch.zeros(()))  # this one counts
+    codebook.after_step()
+    assert not torch.equal(codebook.codebook, before)

@@ -20,6 +20,16 @@ from diptych.train.config import RunConfig, TrainConfig
 BOOK = VectorQuantizerConfig(
     codes=8192, width=32, distance="cosine", update="ema", decay=0.99, beta=1.0, kmeans=True, revive_after=0
 )
+CODEC = VQKDConfig(
+    image_format=sizes.tiny().image_format,
+    image=ConvNetConfig(widths=(32, 64, 128), depths=(0, 1, 1), norm="group"),
+    quantizer=BOOK.replace(codes=256, width=16, revive_after=50),
+    decoder=BlockConfig(width=128, depth=1, heads=4),
+    teacher=sizes.tiny().image,
+    teacher_side=64,
+    embed_dim=sizes.tiny().embed_dim,
+)
+"""The codec of `tiny`, for recipes that have it as a stage of theirs: its teacher is the image tower of clip:tiny."""
 
 
 def tiny() -> RunConfig:
@@ -33,23 +43,9 @@ def tiny() -> RunConfig:
         before=(teacher.replace(stage="clip", evals=(), train=teacher.train.replace(samples_seen=180_000)),),
         parts={"teacher": "stage:clip#image_tower"},
         data=LoaderConfig(augment=AUGMENT),
-        model=tiny_codec(),
+        model=CODEC,
         objective=CodecObjectiveConfig(),
         train=TRAIN.replace(samples_seen=60_000, freeze=("teacher",), frozen="live"),
-    )
-
-
-def tiny_codec() -> VQKDConfig:
-    """The codec of `tiny`, for recipes that have one as a stage of theirs: its teacher is clip:tiny's image tower."""
-    sees = sizes.tiny()
-    return VQKDConfig(
-        image_format=sees.image_format,
-        image=ConvNetConfig(widths=(32, 64, 128), depths=(0, 1, 1), norm="group", projection="none"),
-        quantizer=BOOK.replace(codes=256, width=16, revive_after=50),
-        decoder=BlockConfig(width=128, depth=1, heads=4),
-        teacher=sees.image,
-        teacher_side=64,
-        embed_dim=sees.embed_dim,
     )
 
 

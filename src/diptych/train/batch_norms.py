@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from diptych.core.distributed import broadcast_, world_size
+from diptych.nn.experts import Experts
 from diptych.nn.quantizer import CodeUse, VectorQuantizer
 
 
@@ -25,10 +26,10 @@ class BatchNormAtRest:
 
 class RunningStatistics:
     """What batch norms have noted so far, put back when a step turns out not finite: a NaN would stay for ever. What
-    codebooks have noted of a step (`nn/quantizer.py`) is forgotten with it."""
+    codebooks and routers have noted of a step (`nn/quantizer.py`, `nn/experts.py`) is forgotten with it."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._codebooks = [m for m in module.modules() if isinstance(m, (CodeUse, VectorQuantizer))]
+        self._codebooks = [m for m in module.modules() if isinstance(m, (CodeUse, VectorQuantizer, Experts))]
         self._now = [b for m in batch_norms(module) for b in m.buffers()]
         self._kept = [b.clone() for b in self._now]
 
