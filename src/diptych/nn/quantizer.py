@@ -72,6 +72,7 @@ class CodeUse(nn.Module):
 
     usage: Tensor
     idle: Tensor
+    _counts: Tensor | None
 
     def __init__(self, codes: int) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class CodeUse(nn.Module):
 
     def forget_noted(self) -> None:
         """As if nothing had been noted."""
-        self._counts: Tensor | None = None
+        self._counts = None
 
     def use(self) -> Float[Tensor, ""]:
         """The share of codes that were chosen within the last `USED_WITHIN` steps."""
@@ -225,7 +226,7 @@ class VectorQuantizer(nn.Module):
         return self._host
 
     def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args)
         self._host = None
 
     def _revives(self, step: int) -> bool:
