@@ -33,6 +33,11 @@ def test_a_healthy_run_is_left_in_peace():
         ({"logit_scale": 100.0}, "temperature_saturated", "clamp of 100"),
         ({"logit_scale": 1.2, "samples_seen": 9_000}, "temperature_collapsed", "given up"),
         ({"negative_cosine": 0.99}, "collapse", "point the same way"),
+        (
+            {"codebook_use": 0.04, "perplexity": 3.2, "samples_seen": 9_000},
+            "codebook_idle",
+            "4.0% of the codebook (perplexity 3.2)",
+        ),
         ({"nonfinite_steps": 3}, "nonfinite", "3 steps"),
         ({"quarantined": 2}, "quarantine", "2 records"),
     ],
@@ -152,3 +157,14 @@ def test_words_at_chance_are_not_called_pairs():
     (found,) = examine([{**r, "chance_loss": 3.0} for r in _run(loss=2.99, chance_terms=None)], WRITES)
     assert "3.000 is what guessing gives: the model knows no more of words than how often each comes" in found.message
     assert "128 texts" in found.advice
+
+
+def test_experts_that_lie_idle_are_found_out():
+    even = {"experts_busiest": 1.2, "experts_idlest": 0.8, "experts_entropy": 0.99}
+    idle = {"experts_busiest": 3.1, "experts_idlest": 0.04, "experts_entropy": 0.6}
+    assert examine(_run(**even), WRITES) == []
+    (found,) = examine(_run(start=8_000, **idle), WRITES)
+    assert (found.code, found.severity) == ("experts_idle", "warning")
+    assert "gets 4% of an even share of the tokens, and another 3.1 times it" in found.message
+    assert "experts_per_token" in found.advice
+    assert examine(_run(start=600, **idle), WRITES) == [], "the balance needs some steps"

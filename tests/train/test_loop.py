@@ -15,7 +15,11 @@ import diptych.train.loop as loop
 from diptych.checkpoints.native import load
 from diptych.core.config import from_json
 from diptych.core.errors import ConfigError, TrainingError
+from diptych.core.image_format import ImageFormat
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult
+from diptych.models.text_transformer import TextTransformerConfig
+from diptych.models.two_tower import TwoTowerConfig
+from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.train.doctor import Finding
 from diptych.train.loop import train
 from diptych.train.resume import RunInterrupted
@@ -363,3 +367,24 @@ def test_a_compiled_run_learns_the_same(data, tmp_path):
     a, b = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "compiled"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], atol=1e-3, rtol=1e-2)
+
+
+def test_experts_are_balanced_logged_and_kept(data, tmp_path):
+    """Of both towers, in pieces of a cached batch: whichever pieces there are, the load and so the bias is the same."""
+    image = VisionTransformerConfig(width=16, depth=1, heads=2, patch_size=4, experts=4)
+    text = TextTransformerConfig(width=16, depth=2, heads=2, experts=3, experts_per_token=1)
+    form = ImageFormat(resolution=8)
+    model = TwoTowerConfig(image_format=form, context_length=8, embed_dim=8, image=image, text=text)
+    found = []
+    for name, micro in (("whole", 16), ("pieces", 6)):
+        config = tiny_config(data, micro_batch=micro, log_every_samples=16).replace(model=model)
+        train(config, tmp_path / name)
+        records = lines(tmp_path / name, kind="train")
+        assert all(0 <= r["experts_idlest"] <= 1 <= r["experts_busiest"] for r in records)
+        assert all(0 < r["experts_entropy"] <= 1 for r in records)
+        found.append(load(tmp_path / name).model.state_dict())
+    biases = [k for k in found[0] if k.endswith("mlp.bias")]
+    assert len(biases) == 3
+    for key in biases:
+        assert found[0][key].abs().max() > 0, "it has moved"
+        torch.testing.assert_close(found[0][key], found[1][key])

@@ -1,13 +1,18 @@
+import hashlib
 import json
 
 import pytest
 
+from diptych.core.config import flatten
 from diptych.core.errors import ConfigError, DataError
+from diptych.models import sizes
+from diptych.models.text_transformer import TextTransformerConfig
 from diptych.recipes.find import resolve
 from diptych.train.doctor import WINDOW, Curve, Doctor, Facts
 from diptych.train.loop import train
 from diptych.train.reference_curve import (
     ALONE,
+    NEWER,
     curve_path,
     find_curve,
     main,
@@ -16,6 +21,7 @@ from diptych.train.reference_curve import (
     smoothed,
     write_curve,
 )
+from diptych.train.resume import is_free
 from tests.train.tiny_run import tiny_config
 
 CURVE = Curve(((100, 4.0, 3.5, 4.5), (200, 2.0, 1.8, 2.2)), runs=3)
@@ -112,6 +118,16 @@ def test_names():
     assert curve_path("llava:tiny/align").name == "llava-tiny-align.json"
     assert len(settings_hash(tiny_config("x"))) == 16
     assert settings_hash(tiny_config("x")) == settings_hash(tiny_config("y", seed=4))
+
+
+def test_a_setting_that_came_later_orphans_no_curve_while_it_is_off():
+    plain, mixed = (sizes.tiny().replace(text=TextTransformerConfig(experts=n)) for n in (0, 4))
+    before, after = (settings_hash(tiny_config("x").replace(model=m)) for m in (plain, mixed))
+    assert before != after
+    flat = {k: v for k, v in flatten(tiny_config("x").replace(model=plain)).items() if not is_free(k)}
+    assert "model.text.experts" in flat
+    known = {k: v for k, v in flat.items() if k.rpartition(".")[2] not in NEWER and k != "train.seed"}
+    assert before == hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("path", sorted(curve_path("x:y").parent.glob("*.json")), ids=lambda p: p.stem)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diptych.core.config import Config
 from diptych.nn.attention import Attention
 from diptych.nn.cache import LayerCache
+from diptych.nn.experts import Experts
 from diptych.nn.mask import MaskPlan
 from diptych.nn.mlp import MLP, Activation
 from diptych.nn.norm import NormKind, build_norm
@@ -30,6 +31,8 @@ class BlockConfig(Config):
                      one stands before whole blocks (nn/perceiver.py)
     context_width    width of `context`, 0: the same as `width`
     kv_heads         heads of keys and values, each shared by heads / kv_heads queries; 0: as many as `heads`
+    experts          MLPs of a block, of which a router asks `experts_per_token` for each token (nn/experts.py), each as
+                     wide as mlp_ratio says; 0: one MLP for all
     """
 
     width: int = Field(default=512, gt=0)
@@ -47,6 +50,8 @@ class BlockConfig(Config):
     cross_attention: Literal["none", "plain"] = "none"
     context_width: int = Field(default=0, ge=0)
     kv_heads: int = Field(default=0, ge=0)
+    experts: int = Field(default=0, ge=0)
+    experts_per_token: int = Field(default=2, ge=1)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BlockConfig":
@@ -54,6 +59,11 @@ class BlockConfig(Config):
             raise ValueError(
                 f"{type(self).__name__}.width must be a multiple of heads; got width {self.width}, heads {self.heads}. "
                 f"Heads are usually width / 64."
+            )
+        if self.experts and not self.experts_per_token < self.experts:
+            raise ValueError(
+                f"{type(self).__name__}.experts must be more than experts_per_token, or 0 for one MLP; got "
+                f"{self.experts} experts, {self.experts_per_token} a token. Eight with two is a usual choice."
             )
         return self
 
@@ -115,14 +125,11 @@ class TransformerBlock(nn.Module):
         def norm() -> nn.Module:
             return build_norm(c.norm, c.width, c.norm_eps)
 
-        def mlp() -> MLP:
-            return MLP(c.width, c.mlp_width, c.activation, c.bias, inner, c.norm_eps)
-
         self.cross_kind = c.cross_attention
         if c.cross_attention != "none":
             self.norm_cross, self.cross_attention = norm(), attention(c.context_width or None)
         self.norm_1, self.attention = norm(), attention()
-        self.norm_2, self.mlp = norm(), mlp()
+        self.norm_2, self.mlp = norm(), build_mlp(c)
         if c.layer_scale:
             self.scale_1: nn.Parameter | None = nn.Parameter(torch.full((c.width,), c.layer_scale))
             self.scale_2: nn.Parameter | None = nn.Parameter(torch.full((c.width,), c.layer_scale))
@@ -181,6 +188,17 @@ class TransformerBlock(nn.Module):
         if picked is not None and x.ndim == 3:  # not yet picked itself
             x = x.flatten(0, 1).index_select(0, picked.places)
         return norm(x + y) if self.norm_position == "post" else x + y
+
+
+def build_mlp(config: BlockConfig) -> MLP | Experts:
+    """The feed-forward half of a block: an MLP, or several with a router."""
+    c = config
+    inner = c.norm if c.norm_position == "sub" else None
+
+    def mlp() -> MLP:
+        return MLP(c.width, c.mlp_width, c.activation, c.bias, inner, c.norm_eps)
+
+    return Experts(c.width, c.experts, c.experts_per_token, mlp) if c.experts else mlp()
 
 
 def build_blocks(config: BlockConfig) -> nn.ModuleList:

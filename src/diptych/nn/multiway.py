@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from diptych.nn.attention import Attention, attend
-from diptych.nn.block import BlockConfig, drop_path
+from diptych.nn.block import BlockConfig, build_mlp, drop_path
 from diptych.nn.mask import MaskPlan
 from diptych.nn.mlp import MLP
 from diptych.nn.norm import build_norm
@@ -91,8 +91,7 @@ class Widening(nn.Module):
         super().__init__()
         c = config
         self.norm_2 = build_norm(c.norm, c.width, c.norm_eps)
-        inner = c.norm if c.norm_position == "sub" else None
-        self.mlp = MLP(c.width, c.mlp_width, c.activation, c.bias, inner, c.norm_eps)
+        self.mlp = build_mlp(c)
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
         """What the MLP adds to each token."""

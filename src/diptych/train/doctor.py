@@ -106,6 +106,8 @@ class Doctor:
             self._truncation(record),
             self._starvation(),
             self._temperature(),
+            self._idle_experts(),
+            self._idle_codes(),
             self._parting(record),
             self._blindness(record),
             self._off_curve(record),
@@ -256,6 +258,31 @@ class Doctor:
                 "Check that captions belong to their images; lower train.lr.",
             )
         return None
+
+    def _idle_experts(self) -> Finding | None:
+        idlest, busiest = self._mean("experts_idlest"), self._mean("experts_busiest")
+        if idlest is None or busiest is None or idlest >= 0.1 or not self._past_warmup(0.2):
+            return None
+        return Finding(
+            "experts_idle",
+            "warning",
+            f"An expert of a mixture gets {idlest:.0%} of an even share of the tokens, and another {busiest:.1f} times "
+            "it: weights lie idle.",
+            "Use fewer experts, or more a token (experts, experts_per_token). The balance moves by 1/1000 a step, so "
+            "in a run of few steps train longer, or lower train.lr.",
+        )
+
+    def _idle_codes(self) -> Finding | None:
+        use, perplexity = self._mean("codebook_use"), self._mean("perplexity")
+        if use is None or use >= 0.1 or not self._past_warmup(0.2):
+            return None
+        return Finding(
+            "codebook_idle",
+            "warning",
+            f"Images use {use:.1%} of the codebook (perplexity {perplexity or 0:.1f}): the other codes are dead.",
+            "Set the quantizer's kmeans=true and revive_after=50, or update=ema; of a discrete VAE lower train.lr or "
+            "raise kl_weight. Or a smaller codebook is enough.",
+        )
 
     def _parting(self, record: Mapping[str, Any]) -> Finding | None:
         val = record.get("val_loss")

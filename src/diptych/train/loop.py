@@ -24,6 +24,7 @@ from diptych.core.errors import TrainingError
 from diptych.core.progress import say
 from diptych.data.loader import Loader
 from diptych.models.pretrained import Pretrained
+from diptych.nn.experts import balance_experts, expert_use, experts_of
 from diptych.train import run_folder
 from diptych.train.accumulate import Gradient
 from diptych.train.build import Run, build
@@ -138,6 +139,7 @@ def _apply(run: Run, verdict: Verdict) -> None:
     run.statistics.restore(verdict.skipped)
     if run.device.type != "cpu" or not verdict.skipped:
         run.objective.after_step()
+        balance_experts(run.objective)
     if run.ema is not None:
         run.ema.update(run.objective.model, verdict.skipped)
     run.optimizer.zero_grad(set_to_none=True)
@@ -194,6 +196,7 @@ def _record(run: Run, gradient: Gradient) -> dict[str, Any]:
         "lr": run.schedule.learning_rate(run.step - 1),
         **({} if run.chance is None else {"chance_loss": run.chance}),
         **run.objective.health(gradient.encoded, gradient.batch),
+        **expert_use(experts_of(run.objective.model)),
         **interval.rates(),
         **run.meter.utilisation(interval.timed_flops, interval.elapsed),
         "memory_mb": memory_mb(run.device),
