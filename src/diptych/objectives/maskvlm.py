@@ -188,13 +188,24 @@ class MutualMasking(Contrastive):
         model: Any = self.model
         assert batch.tokens is not None
         crossed = model.cross_text(model.enter_text(v.masked_text), v.lengths, seen)
-        record, place = v.hidden.masked.nonzero(as_tuple=True)  # how many are hidden is read back from a device
+        masked, most = v.hidden.masked, self._most_hidden(batch.tokens.shape[1])
+        place = places_of(masked, most)
         weight, bias = model.head()
-        hidden = model.written(crossed[record, place])
-        each, found = each_token_loss(hidden, weight, bias, batch.tokens[record, place])
-        zeros = torch.zeros(len(seen), device=seen.device)
-        sums = {"mlm": each, "foreseen": found.top, "targets": torch.ones_like(found.nll)}
-        return {name: zeros.index_add(0, record, x) for name, x in sums.items()}
+        hidden = crossed.gather(1, place[..., None].expand(-1, -1, crossed.shape[-1]))
+        targets = batch.tokens.gather(1, place)
+        each, found = each_token_loss(model.written(hidden.flatten(0, 1)), weight, bias, targets.flatten())
+        real = masked.gather(1, place).float()
+        return {
+            "mlm": (each.view_as(real) * real).sum(1),
+            "foreseen": (found.top.view_as(real) * real).sum(1),
+            "targets": real.sum(1),
+        }
+
+    def _most_hidden(self, columns: int) -> int:
+        """No text of so many tokens has more hidden: no number is read back from a device."""
+        c = self.config.tokens
+        inside = max(1, columns - 2)
+        return inside if c.unit == "word" else min(inside, math.ceil(c.rate * inside))
 
     def _matching(self, encoded: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
