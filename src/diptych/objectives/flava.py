@@ -93,6 +93,7 @@ class FlavaObjective(Objective):
     """
 
     couples_pairs = True
+    takes_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"image", "text", "words"})
 
     def __init__(self, config: FlavaObjectiveConfig, model: Model) -> None:

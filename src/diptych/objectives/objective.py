@@ -47,6 +47,8 @@ class Objective(nn.Module, ABC):
     word."""
     writes: ClassVar[bool] = False
     """Whether it is about writing text that images should decide: then its loss with other images is watched too."""
+    takes_alone: ClassVar[bool] = False
+    """Whether one that couples pairs takes records of an image or a text alone beside them."""
     takes_patches: ClassVar[bool] = False
     """Whether `encode` takes `Batch.patches` in place of images."""
     takes_cached: ClassVar[bool] = False

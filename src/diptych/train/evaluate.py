@@ -61,7 +61,7 @@ def validation(
         features=features,
     )
     if objective.couples_pairs:
-        loader.one_image()
+        loader.one_image(objective.takes_alone)
     if "words" in objective.uses:
         loader.mark_words()
     share_running_statistics(objective)  # or each rank would judge a model of its own

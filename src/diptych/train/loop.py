@@ -118,7 +118,7 @@ def _batches(run: Run) -> Generator[Batch, None, None]:
     reads = (run.tokenizer if "text" in uses else None, form if "image" in uses else None)
     loader = Loader(run.split, *reads, run.config.data, t.seed, g, rank(), world_size(), features)
     if run.objective.couples_pairs:
-        loader.one_image()
+        loader.one_image(run.objective.takes_alone)
     loader.keep_patches(host_patches(run.objective))
     if "words" in uses:
         loader.mark_words()

@@ -19,6 +19,10 @@ _COUNTED: dict[Kind, tuple[float, float]] = {}
 """Operations a pair and a token of text, forward and backward, by objective and kind of batch."""
 
 
+_TEXT_SHAPED = ("tokens", "loss_mask", "word_starts")
+"""What has another width in each batch: operations are counted along the tokens."""
+
+
 class Meter:
     """Counts the operations of batches, and says what share of the machine's own matrix rate they came to (model FLOPs
     utilisation, Chowdhery et al. 2022, appendix B).
@@ -39,7 +43,7 @@ class Meter:
         """Operations of the forward and backward passes of a batch, on this rank; 0 where they cannot be counted."""
         if batch.size < 2:
             return 0.0
-        shapes = tuple((name, tuple(t.shape[1:])) for name, t in _tensors(batch) if name not in ("tokens", "loss_mask"))
+        shapes = tuple((name, tuple(t.shape[1:])) for name, t in _tensors(batch) if name not in _TEXT_SHAPED)
         kind = (self._name, shapes)
         if kind not in _COUNTED:
             _COUNTED[kind] = self._per_pair_and_token(batch)
@@ -93,6 +97,8 @@ def without_content(batch: Batch, pairs: int, length: int) -> Batch:
         made["cached"] = {k: like(v) for k, v in batch.cached.items()}
     if "tokens" in made:
         made["tokens"] = torch.empty(pairs, length, dtype=made["tokens"].dtype, device="meta")
+    if "word_starts" in made:
+        made["word_starts"] = torch.empty(pairs, length, dtype=torch.bool, device="meta")
     # by these, on the host, shapes are decided
     on_host = {"lengths": torch.full((pairs,), length), "loss_mask": torch.ones(pairs, length, dtype=torch.bool)}
     on_host |= {"image_record": torch.arange(pairs), "image_position": torch.zeros(pairs, dtype=torch.int64)}
