@@ -36,7 +36,7 @@ def tiny() -> RunConfig:
     The vectors are means over patches and over tokens, not the first tokens, which few samples teach too slowly.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain beit3:tiny data=emoji
-    Cost:    about five minutes of two cores
+    Cost:    about seven minutes of two cores, not yet run in full
     """
     codec = vqvae.tiny()
     assert isinstance(codec.model, VQVAEConfig)
