@@ -18,6 +18,7 @@ def tiny() -> RunConfig:
     """512 codes, 8 x 8 of them for an image of 32 pixels.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain discrete_vae:tiny data=emoji
+    Cost:    some six minutes of one core (213 images a second)
     """
     return RunConfig(
         data=LoaderConfig(augment=AUGMENT),
@@ -28,7 +29,7 @@ def tiny() -> RunConfig:
             multipliers=(1, 2),
             decoder_width=64,
             patch=2,
-            kl_weight=0.5,
+            kl_weight=3.0,  # of 200 steps: perplexity 85 of 512 codes; with 1.0: 15
             kl_steps=0,  # with a ramp so short a run has collapsed to one code before the divergence weighs anything
             temperature_steps=1000,
         ),

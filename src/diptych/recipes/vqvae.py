@@ -34,6 +34,7 @@ def tiny() -> RunConfig:
     """512 codes, 8 x 8 of them for an image of 32 pixels.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain vqvae:tiny data=emoji
+    Cost:    some five minutes of one core (290 images a second)
     """
     return RunConfig(
         data=LoaderConfig(augment=AUGMENT),
