@@ -27,7 +27,7 @@ def tiny() -> RunConfig:
     denoise these in squares of two, told of texts by one block that is trained along.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain latent_diffusion:tiny data=emoji
-    Cost:    about six minutes of two cores
+    Cost:    not measured yet
     """
     codec = autoencoder_kl.tiny()
     assert isinstance(codec.model, AutoencoderKLConfig)
@@ -51,7 +51,7 @@ def tiny_pixels() -> RunConfig:
     """Pixels of 32 x 32 in patches of 4, six blocks 192 wide, and one block of text trained along.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain latent_diffusion:tiny_pixels data=emoji
-    Cost:    about six minutes of two cores
+    Cost:    about seven minutes of two cores, at the 100 samples a second that were seen on a busy machine
     """
     return RunConfig(
         data=LoaderConfig(augment=AugmentConfig(crop_scale=None, zoom=(0.95, 1.05), translate=0.03)),

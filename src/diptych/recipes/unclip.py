@@ -21,7 +21,7 @@ def tiny() -> RunConfig:
     latent_diffusion:tiny_pixels, told of the image's vector besides the text.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain unclip:tiny data=emoji
-    Cost:    about ten minutes of two cores
+    Cost:    not measured yet
     """
     seeing, painting = clip.tiny(), latent_diffusion.tiny_pixels()
     prior = PriorConfig(
