@@ -16,11 +16,11 @@ from diptych.core.image_format import ImageFormat
 from diptych.data.canonicalise import canonicalise_siglip
 from diptych.data.decode import decode_image, encode_jpeg, resize_image, scale_image
 from diptych.data.image_reader import ImageReader
+from diptych.data.near_copies import Copies, Sketches, find_copies, nearest_vectors, read_sketches
 from diptych.evals.eval import Estimate, Eval, EvalResult, ItemTable
 from diptych.evals.groups import share_difference
 from diptych.evals.item_hits import HitConfig, Hits, asked_of, item_hits
 from diptych.evals.items import item_table
-from diptych.evals.near_copies import Copies, Sketches, find_copies, nearest_vectors, read_sketches
 from diptych.evals.open_data import open_data
 from diptych.evals.scoring import (
     Change,

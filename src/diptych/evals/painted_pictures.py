@@ -10,10 +10,7 @@ from torch import Tensor
 
 from diptych.core.errors import DiptychError, EvalError
 from diptych.data.image_reader import ImageReader
-from diptych.evals.clip_score import open_scorer
-from diptych.evals.eval import Estimate, Eval, EvalResult, some
-from diptych.evals.items import item_table
-from diptych.evals.near_copies import (
+from diptych.data.near_copies import (
     SIDE,
     Sketches,
     find_copies,
@@ -22,6 +19,9 @@ from diptych.evals.near_copies import (
     perceptual_hash,
     read_sketches,
 )
+from diptych.evals.clip_score import open_scorer
+from diptych.evals.eval import Estimate, Eval, EvalResult, some
+from diptych.evals.items import item_table
 from diptych.evals.open_data import open_data
 from diptych.evals.painted import (
     Painted,

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from diptych.data import near_copies
 from diptych.data.decode import encode_jpeg, encode_png, scale_image
-from diptych.evals import near_copies
-from diptych.evals.near_copies import find_copies, nearest_vectors, read_sketches
+from diptych.data.near_copies import find_copies, nearest_vectors, read_sketches
 from tests.evals import fakes
 from tests.evals.leaky_data import copied, scene
 from tests.reference import near_copies as plain
