@@ -15,6 +15,7 @@ from torch import nn
 from diptych import models
 from diptych.checkpoints.native import load
 from diptych.models.tower import ImageTower, TextTower
+from diptych.objectives.momentum import EmbeddingQueue
 from diptych.train.freeze import objective_around
 from diptych.train.loop import train
 from diptych.train.lora import LoraConfig, plain
@@ -24,6 +25,7 @@ from diptych.train.sharding import (
     gathered,
     is_sharded,
     local,
+    own_buffers,
     part_of,
     shard,
     wrap,
@@ -234,3 +236,9 @@ def test_sharded_steps_on_a_gpu(group_of_one):
     torch.cuda.set_device(0)
     group_of_one("nccl")
     _alike_in_a_group_of_one("cuda")
+
+
+def test_buffers_that_are_alike_anyway_are_named():
+    queue = EmbeddingQueue(4, 2)
+    assert set(own_buffers(queue)) == {"image", "text", "image_ids", "text_ids", "pointer", "filled"}
+    assert own_buffers(nn.BatchNorm1d(2)) == []

@@ -7,7 +7,7 @@ import typer
 
 
 def command(
-    format: Annotated[str, typer.Argument(help="open_clip, openai, transformers; to-open_clip, to-transformers")],
+    format: Annotated[str, typer.Argument(help="open_clip, openai, transformers, torchscale; to-open_clip, to-transformers, to-torchscale")],
     path: Annotated[Path, typer.Argument(help="the weights (in) or the run (to-...)")],
     out: Annotated[Path, typer.Argument(help="the folder to write")],
 ) -> None:

@@ -20,8 +20,16 @@ OUTSIDE = frozenset(
 """What is wrong outside of the program, which a traceback would not explain."""
 ORDER = (
     "corpus",
+    "collect",
     "pack",
     "inspect",
+    "score",
+    "embed",
+    "curate",
+    "combine",
+    "card",
+    "diff",
+    "recaption",
     "recipes",
     "pretrain",
     "eval",

@@ -87,6 +87,9 @@ class EmbeddingQueue(nn.Module):
     All is in buffers, so that a run goes on with it; nothing is read back from a device. Every rank holds all.
     """
 
+    alike_on_ranks: ClassVar[bool] = True
+    """Every rank puts in the vectors of all."""
+
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.size = size

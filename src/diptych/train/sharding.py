@@ -43,7 +43,17 @@ missing here finds a part of a weight where it needs the whole, and torch says s
 
 def wrap(passage: nn.Module) -> nn.Module:
     """What a step must call instead of `passage`: DDP around it, unless it is sharded or a single process."""
-    return passage if world_size() == 1 or is_sharded(passage) else DistributedDataParallel(passage)
+    if world_size() == 1 or is_sharded(passage):
+        return passage
+    alike = [f"{at}.{name}" for at, m in passage.named_modules() for name in own_buffers(m)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(passage, alike)
+    return DistributedDataParallel(passage)
+
+
+def own_buffers(module: nn.Module) -> list[str]:
+    """Names of a module's own buffers where it keeps them alike on all ranks by itself (`alike_on_ranks`), so that DDP
+    need not send them out before each pass: a queue of vectors is a hundred megabytes."""
+    return [n for n, _ in module.named_buffers(recurse=False)] if getattr(module, "alike_on_ranks", False) else []
 
 
 def shard(objective: Objective) -> None:
