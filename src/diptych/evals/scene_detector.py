@@ -126,7 +126,7 @@ class SceneDetector(nn.Module):
             x, y = (round(1000 * (a + b) / CELLS) for a, b in ((column, across), (row, down)))
             found[scene].setdefault(key, []).append((x - 1, y - 1, x + 1, y + 1))
             sizes[scene].setdefault(key, []).append("" if word else names["size"])
-        return [_scene(list(BACKGROUNDS)[b], *seen) for b, *seen in zip(backgrounds, found, sizes, strict=True)]
+        return [_scene(list(BACKGROUNDS)[b], f, s) for b, f, s in zip(backgrounds, found, sizes, strict=True)]
 
 
 def detection_loss(maps: Maps, truth: Truth) -> Float[Tensor, ""]:
