@@ -34,7 +34,8 @@ def tiny() -> RunConfig:
     """512 codes, 8 x 8 of them for an image of 32 pixels.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain vqvae:tiny data=emoji
-    Cost:    some five minutes of one core (290 images a second)
+    Cost:    about three minutes of two cores
+    Expect:  SSIM of 0.777 [0.773, 0.782] on the test artist, 0.177 above a thumbnail of 8 x 8 mean colours
     """
     return RunConfig(
         data=LoaderConfig(augment=AUGMENT),
