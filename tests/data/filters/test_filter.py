@@ -9,10 +9,16 @@ from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError
 from diptych.data.candidates import CandidatePool, write_scores
 from diptych.data.filters.filter import filter_config, filters
+from diptych.data.vectors import write_vectors
 from tests.data.curation_pools import packed_pool
 
-NEEDS: dict[str, dict] = {}
-"""Settings without which a filter cannot be, by its name; filters that read scores find "quality" written."""
+NEEDS: dict[str, dict] = {
+    "in_list": {"values": (1, 2)},
+    "word_list": {"words": ("dog",)},
+    "text_overlap": {"score": "quality"},
+}
+"""Settings without which a filter cannot be, by its name; filters that read scores find "quality" written, those
+that read vectors "clip"; the pool's dataset holds out a record as the split test."""
 CAPTIONS = [["a red dog"], ["dog"], ["a red dog"], ["a cat on a mat", "cat"], ["http://x.y/z.jpg"], ["DSC_0001.JPG"]]
 
 
@@ -25,10 +31,12 @@ def test_an_unknown_filter_is_named() -> None:
 def test_a_filter_gives_a_reason_or_none_for_each_record_and_always_the_same(name, tmp_path) -> None:
     config = filter_config(name, **NEEDS.get(name, {}))
     assert from_json(to_json(config)) == config
-    pool = CandidatePool(packed_pool(tmp_path / "d", CAPTIONS, per_shard=3))
+    splits = [{}] * len(CAPTIONS) + [{"split": "test"}]
+    pool = CandidatePool(packed_pool(tmp_path / "d", [*CAPTIONS, ["held out"]], splits, per_shard=3))
     for place, shard in enumerate(pool.shards):
         rows = pool.rows(shard)
         write_scores(pool, "quality", rows, np.linspace(0.1, 0.9, len(rows)) + place)
+        write_vectors(pool, "clip", rows, np.eye(len(rows), 4))
 
     def run() -> list[str]:
         made, said = config.build(), []

@@ -1,6 +1,7 @@
-"""Sizes as they were packed, ends included."""
+"""Sizes, ends included: as they were packed, or as they were before."""
 
 import numpy as np
+import pytest
 
 from diptych.data.filters.image_size import ImageSizeConfig
 from tests.data.curation_pools import all_rows, packed_pool
@@ -18,3 +19,14 @@ def test_reasons(tmp_path) -> None:
     assert said(min_side=9) == ["small_image"] * 3
     assert said(max_aspect=1.2) == ["", "", "narrow_image"]
     assert said(max_aspect=1.25) == [""] * 3
+
+
+@pytest.mark.parametrize(
+    "of, expected", [("original", ["", "small_image", "small_image"]), ("packed", ["small_image"] * 3)]
+)
+def test_the_original_size_counts_where_it_is_known(of, expected, tmp_path) -> None:
+    metas = [{"original_width": 300, "original_height": 200.0}, {}, {"original_width": "wide", "original_height": True}]
+    rows = all_rows(packed_pool(tmp_path / "d", [["a"], ["b"], ["c"]], metas))[0]
+    assert ImageSizeConfig(min_side=200, of=of).build().reasons(rows, np.ones(3, dtype=bool)) == expected
+    some = ImageSizeConfig(min_side=200).build().reasons(rows, np.array([False, True, True]))
+    assert some[1:] == ["small_image"] * 2
