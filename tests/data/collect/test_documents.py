@@ -67,6 +67,9 @@ def test_a_page_is_drawn_no_larger_than_allowed(tmp_path: Path) -> None:
     assert decode_image(page.segments[0].data).shape == (3, 32, 64)
 
 
+LOCKED = f"/Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <{'5a' * 32}> /U <{'a5' * 32}> >> /ID [<00> <00>]"
+
+
 def test_what_is_wrong_has_a_reason(tmp_path: Path) -> None:
     good = pdf([PAGE])
     files = {
@@ -75,6 +78,7 @@ def test_what_is_wrong_has_a_reason(tmp_path: Path) -> None:
         "huge": pdf([words(1, 1, "x")], size=(20_000, 20_000)),
         "no": b"<html>not found</html>",
         "reserved": good + b'<rdf:Description tdm:reservation="1"/>',
+        "locked": pdf([PAGE], trailer=LOCKED),
         "lonely": pdf([picture(50, 200, 200, 150)]),
         "turned": pdf([PAGE], extra="/Rotate 90"),
     }
@@ -88,6 +92,7 @@ def test_what_is_wrong_has_a_reason(tmp_path: Path) -> None:
         "huge.pdf/page-0001": "bad_page_size",
         "no.pdf": "not_a_pdf",
         "reserved.pdf": "opt_out_tdm_reservation",
+        "locked.pdf": "encrypted",
         "lonely.pdf/page-0001/figure-1": "no_caption",
         "turned.pdf/page-0001/figure-1": "turned_page",
     }

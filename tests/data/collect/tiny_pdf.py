@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 
 def pdf(
-    pages: Sequence[str], size: tuple[float, float] = (300, 400), pixels: tuple[int, int] = (8, 8), extra: str = ""
+    pages: Sequence[str],
+    size: tuple[float, float] = (300, 400),
+    pixels: tuple[int, int] = (8, 8),
+    extra: str = "",
+    trailer: str = "",
 ) -> bytes:
     """A PDF whose pages have these contents; /P draws a picture of so many pixels, /F is Helvetica."""
     wide, high = pixels
@@ -34,7 +38,7 @@ def pdf(
     table = len(out)
     out += f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n".encode()
     out += b"".join(f"{p:010d} 00000 n \n".encode() for p in places)
-    out += f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n".encode()
+    out += f"trailer\n<< /Size {len(objects) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{table}\n%%EOF\n".encode()
     return bytes(out)
 
 
