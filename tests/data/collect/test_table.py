@@ -11,7 +11,7 @@ import pytest
 
 from diptych.core.errors import ConfigError, DataError
 from diptych.core.record import Record
-from diptych.data.collect.collector import collector, collectors
+from diptych.data.collect.collector import collector
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import Reject
 from tests.data.pictures import png
@@ -41,10 +41,6 @@ def read(path: Path, **settings: Any) -> list[Record | Reject]:
 
 
 COLUMNS = {"image_columns": "frontal,lateral", "text_columns": "findings,impression", "id_column": "study_id"}
-
-
-def test_it_is_a_collector() -> None:
-    assert "table" in collectors()
 
 
 def test_studies_with_two_images_and_their_report(studies: Path) -> None:
@@ -120,13 +116,15 @@ def test_paths_that_lead_out_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png(1))
     (home / "ok.png").write_bytes(png(2))
     (home / "link.png").symlink_to(tmp_path / "secret.png")
-    cells = ["../secret.png", str(tmp_path / "secret.png"), "link.png", "https://x.org/a.png", "gone.png", "", "a\0b"]
+    (home / "x:").mkdir()
+    cells = ["../secret.png", str(tmp_path / "secret.png"), "link.png", f"file://{tmp_path}/secret.png"]
+    cells += [" ../secret.png", "../home/x://../../secret.png", "https://x.org/a.png", "gone.png", "", "a\0b"]
     lines = [f"{c},words {i},p" for i, c in enumerate([*cells, "ok.png", "./ok.png"])]
     (home / "t.csv").write_text("\n".join(["image,text,patient", *lines, "ok.png,no group,"]) + "\n")
     found = read(home / "t.csv")
     reasons = [r.reason for r in found if isinstance(r, Reject)]
     assert reasons == [
-        *["outside_root"] * 3,
+        *["outside_root"] * 6,
         *("is_url", "file_not_found", "no_image", "outside_root", "no_group"),
     ]
     assert len([r for r in found if isinstance(r, Record)]) == 2

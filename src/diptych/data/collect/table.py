@@ -180,8 +180,8 @@ class Table(Collector):
             if isinstance(first, Reject):
                 yield first
                 continue
-            rows = itertools.chain((first,), members)  # noqa: B031 (once only)
-            yield self._record(first, columns, (item[1] for item in rows if not isinstance(item, Reject)))
+            group = itertools.chain([first], members)  # noqa: B031 (once only)
+            yield self._record(first, columns, (item[1] for item in group if not isinstance(item, Reject)))
 
     def _numbered(self, rows: Iterator[tuple[Any, ...]], names: list[str]) -> Iterator[Reject | tuple[int, _Row]]:
         """The rows with their numbers; where they end too early, why."""
@@ -276,7 +276,8 @@ class Table(Collector):
         home = os.path.realpath(self.root)
         found = list[Segment]()
         for cell in cells:
-            if isinstance(cell, str) and "://" not in cell and not is_inside(self.root / cell, home):
+            # what a cell names, as `image_bytes` will read it; a link (https://...) is inside, and rejected there
+            if isinstance(cell, str) and not is_inside(self.root / cell.strip().removeprefix("file://"), home):
                 message = (
                     f"an image must lie below {self.root}; got {cell[:200]!r}. Set image_root to where they all are."
                 )
