@@ -199,11 +199,12 @@ class _Columns:
     def spreads(self, parts: dict[str, list[np.ndarray]], splits: list[str]) -> dict[str, Json | None]:
         """The distribution of one column over the whole pool and over what stays, in the same bins."""
         whole, stays = self.of(parts, *splits), self.of(self.stays, *splits).astype(bool)
-        found = {"whole": distribution(whole), "kept": distribution(whole[stays])}
-        low, high = int(whole.min(initial=0)), int(whole.max(initial=0))
+        found: dict[str, Json | None] = {"whole": distribution(whole), "kept": distribution(whole[stays])}
+        low, high = (int(whole.min()), int(whole.max())) if len(whole) else (0, 0)
+        edges = np.arange(low, high + 2, 1 + (high - low) // BINS)  # of whole numbers, as the values are
+        edges = edges if edges[-1] > high else np.append(edges, high + 1)
         for values, spread in ((whole, found["whole"]), (whole[stays], found["kept"])):
             if spread is not None:
-                edges = np.arange(low, high + 2) if high - low < BINS else np.linspace(low, high + 1, BINS + 1)
                 spread |= {"edges": edges.tolist(), "counts": np.histogram(values, edges)[0].tolist()}
         return found
 
@@ -217,7 +218,7 @@ class _Reader:
 
     def places(self, uids: Iterable[str]) -> dict[str, tuple[str, int]]:
         """uid -> (split, place); those that are not there are left out."""
-        wanted, found = list(uids), {}
+        wanted, found = list(uids), dict[str, tuple[str, int]]()
         if not wanted:
             return {}
         asked = as_pairs(np.frombuffer(bytes.fromhex("".join(wanted)), np.uint8).reshape(-1, 16))

@@ -157,7 +157,7 @@ def _splits_changed(a: Dataset, b: Dataset) -> list[Json]:
 def _captions(a: Dataset, b: Dataset, only: tuple[Selection, Selection], examples: int) -> Json:
     """Records of one side alone whose image a record of the other side alone has."""
     images = [_images(d, some) for d, some in zip((a, b), only, strict=True)]
-    shared = np.intersect1d(*images)
+    shared = np.intersect1d(images[0], images[1])
     counts = [np.bincount(np.searchsorted(shared, i[np.isin(i, shared)]), minlength=len(shared)) for i in images]
     wanted = set(sorted(shared.tolist(), key=_draw)[:examples])
     before, after = (_texts(d, some, wanted) for d, some in zip((a, b), only, strict=True))
@@ -166,7 +166,7 @@ def _captions(a: Dataset, b: Dataset, only: tuple[Selection, Selection], example
         for i in sorted(wanted, key=_draw)
         if i in before and i in after
     ]
-    return {"changed": int(np.minimum(*counts).sum()) if len(shared) else 0, "examples": said}
+    return {"changed": int(np.minimum(counts[0], counts[1]).sum()) if len(shared) else 0, "examples": said}
 
 
 def _images(dataset: Dataset, some: Selection) -> ndarray:

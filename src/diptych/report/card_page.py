@@ -114,18 +114,18 @@ def _dropped(chosen: Json) -> list[str]:
     if chosen["steps"]:
         rows = [(s["step"], f"{s['records']:,}") for s in chosen["steps"]]
         return [table(rows, ("step", "records left"), numeric=(1,))]
-    left, rows = chosen["seen"], [("all", "", f"{chosen['seen']:,}", "100.0%")]
+    left, stages = chosen["seen"], [("all", "", f"{chosen['seen']:,}", "100.0%")]
     settings, parts = list[str](), list[str]()
     for number, found in enumerate(chosen["filters"], 1):
         gone = sum(r["count"] for r in found["reasons"])
         left -= gone
         share = f"{left / max(chosen['seen'], 1):.1%}"
-        rows.append((f"{number} {found['name']}", f"-{gone:,}", f"{left:,}", share))
+        stages.append((f"{number} {found['name']}", f"-{gone:,}", f"{left:,}", share))
         settings.append(details(f"settings of {number} {found['name']}", settings_table(found["settings"])))
         for reason in found["reasons"]:
             title = f"{found['name']}: {reason['reason']} ({reason['count']:,})"
             parts.append(pictures(title, reason["examples"]))
-    return [table(rows, ("filter", "dropped", "left", "share of all"), numeric=(1, 2, 3)), *settings, *parts]
+    return [table(stages, ("filter", "dropped", "left", "share of all"), numeric=(1, 2, 3)), *settings, *parts]
 
 
 def _captions(values: Json) -> list[str]:
