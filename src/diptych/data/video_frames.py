@@ -86,6 +86,7 @@ class _Reader:
             )
 
     def at(self, time: float) -> Frame:
+        """The frame that is shown at `time`. Raises BadVideo."""
         reached = None if self.ahead is None else self._time(self.ahead)
         if reached is None or not time - NEAR < reached:
             self.container.seek(int((time + self.origin) / self.base), stream=self.stream)
