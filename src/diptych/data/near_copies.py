@@ -8,8 +8,9 @@ of the aspect ratio is found; crops, mirror images and drawings over a picture a
 Memory: 800 bytes a training image, whatever the number of held-out ones.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 
+from diptych.core.errors import DataError, ShardError
 from diptych.core.image_format import ImageFormat
+from diptych.data.decode import decode_image, resize_image
 from diptych.data.image_reader import ImageReader
 
 SIDE = 32
@@ -91,6 +94,34 @@ def read_sketches(split: Any, places: Sequence[int], batch_size: int = 64) -> tu
     return Sketches(kept, digests, torch.cat(bits), torch.cat(miniatures)), reader
 
 
+def sketch_images(
+    image: Callable[[int], bytes], places: Sequence[int], batch_size: int = 64
+) -> tuple[Sketches, dict[int, str]]:
+    """The same of images that ``image(place)`` gives, in this thread, for workers that are processes already; and
+    what could not be decoded, with the reason. JPEGs are decoded at the smallest scale with twice SIDE, which costs
+    half a grey level."""
+    format, broken = ImageFormat(resolution=SIDE, resize="squash"), dict[int, str]()
+    kept, digests = list[int](), list[bytes]()
+    bits, miniatures = [torch.zeros(0, BITS, dtype=torch.bool)], [torch.zeros(0, 3 * MINIATURE**2, dtype=torch.uint8)]
+    for start in range(0, len(places), batch_size):
+        images = []
+        for place in places[start : start + batch_size]:
+            try:
+                data = image(place)
+                images.append(resize_image(decode_image(data, at_least=2 * SIDE), format))
+            except ShardError:  # not one record but a file of them: it must be mended, not passed over
+                raise
+            except DataError as error:
+                broken[place] = str(error)
+                continue
+            kept.append(place)
+            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+        if images:
+            bits.append(perceptual_hash(torch.stack(images)))
+            miniatures.append(miniature(torch.stack(images)))
+    return Sketches(kept, digests, torch.cat(bits), torch.cat(miniatures)), broken
+
+
 def find_copies(held: Sketches, train: Sketches, most_bits: int, tolerance: float) -> Copies:
     """The nearest copy of each held-out image among the training images.
 
@@ -108,7 +139,7 @@ def find_copies(held: Sketches, train: Sketches, most_bits: int, tolerance: floa
         row, column = (differing <= most_bits).nonzero(as_tuple=True)
         for some in torch.arange(len(row)).split(_CANDIDATES):
             r, c = row[some] + start, column[some]
-            limit, distance = _compared(held.miniatures[r], train.miniatures[c], tolerance)
+            limit, distance = compare_miniatures(held.miniatures[r], train.miniatures[c], tolerance)
             for i, j, d in zip(*(x[distance <= limit].tolist() for x in (r, c, distance)), strict=True):
                 if d < apart[i]:
                     nearest[i], apart[i] = j, d
@@ -135,8 +166,10 @@ def nearest_vectors(
     return best, place
 
 
-def _compared(a: UInt8[Tensor, "p f"], b: UInt8[Tensor, "p f"], tolerance: float) -> tuple[Tensor, Tensor]:
-    """How far the miniatures may be apart, and how far they are, in grey levels."""
+def compare_miniatures(
+    a: UInt8[Tensor, "p f"], b: UInt8[Tensor, "p f"], tolerance: float
+) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """How far the miniatures of p pairs may be apart, and how far they are, in grey levels."""
     x, y = a.float().unflatten(1, (3, -1)), b.float().unflatten(1, (3, -1))
     mean_x, mean_y = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
     x, y = x - mean_x, y - mean_y
