@@ -1,0 +1,28 @@
+"""What every collector promises: found by its file's name, settings that survive the disk, a licence setting."""
+
+import pytest
+
+from diptych.core.config import from_json, to_json
+from diptych.data.collect.collector import Collector, _config_of, collector, collectors, settings_of
+
+
+@pytest.mark.parametrize("name", collectors())
+def test_promises(name: str, tmp_path) -> None:
+    config = _config_of(name)
+    assert config is not None
+    made = config(path=str(tmp_path))
+    assert from_json(to_json(made)) == made
+    assert "licence" in settings_of(name)
+    assert (config.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", collectors())
+def test_it_is_a_source_named_after_its_file(name: str, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    try:
+        made = collector(name, str(tmp_path / "empty"))
+    except Exception as error:  # settings that it cannot do without are asked for in the house's own words
+        assert type(error).__module__ == "diptych.core.errors", error
+        return
+    assert isinstance(made, Collector)
+    assert made.collector == name
