@@ -145,9 +145,7 @@ def test_an_image_prior_is_asked_of_those_that_have_one_and_with_their_score():
         return choose_scoring(model, RetrievalConfig(image_prior="removed", **settings), "retrieval")
 
     assert chosen(fakes.model(_Paints)) == Scoring("score", image_prior_removed=True)
-    with pytest.raises(
-        EvalError, match=r"image_prior=removed must be asked of a model that knows log p\(image\)"
-    ):
+    with pytest.raises(EvalError, match=r"image_prior=removed must be asked of a model that knows log p\(image\)"):
         chosen(fakes.model(fakes.Scores))
     for more in ({"text_prior": "removed"}, {"per_token": True}, {"scored_by": "log_likelihood"}):
         with pytest.raises(EvalError, match=r"image_prior=removed must go with scored_by=score alone; got it with"):

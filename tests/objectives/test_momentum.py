@@ -17,6 +17,7 @@ from tests.objectives.test_query_alignment import same_pairs
 from tests.objectives.tiny_model import TinyConfig
 from tests.reference import momentum as plain
 
+
 def rows(count: int, width: int = 4, first: int = 0) -> dict[str, torch.Tensor]:
     numbers = torch.arange(first, first + count)
     vectors = numbers[:, None].float().expand(-1, width)

@@ -7,7 +7,12 @@ import typer
 
 
 def command(
-    format: Annotated[str, typer.Argument(help="open_clip, openai, transformers, torchscale; to-open_clip, to-transformers, to-torchscale")],
+    format: Annotated[
+        str,
+        typer.Argument(
+            help="open_clip, openai, transformers, torchscale; to-open_clip, to-transformers, to-torchscale"
+        ),
+    ],
     path: Annotated[Path, typer.Argument(help="the weights (in) or the run (to-...)")],
     out: Annotated[Path, typer.Argument(help="the folder to write")],
 ) -> None:
