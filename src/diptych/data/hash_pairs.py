@@ -5,8 +5,7 @@ table for every choice of c blocks each such pair meets in a table (Manku, Jain 
 near-duplicates for web crawling", WWW 2007, section 3). Nothing is missed, and only those that meet are compared. More
 blocks mean more tables with fewer meetings in each; c is chosen by the number of hashes.
 
-Hashes of pictures are not random: c blocks of them tell as much as two thirds of their bits (SPREAD). About 40 bytes of
-memory a hash.
+Hashes of pictures are not random: c blocks of them tell as much as two thirds of their bits (SPREAD).
 """
 
 from collections.abc import Iterator
