@@ -98,12 +98,13 @@ def test_it_learns_a_few_pairs_by_heart():
     objective = QueryAlignmentConfig(label_smoothing=0, writing_smoothing=0).build(small_blip2().build(30))
     batch = text_batch((5, 4, 7, 3, 4, 6))
     optimizer = torch.optim.Adam(objective.parameters(), 1e-2)
-    for _ in range(200):
-        losses = objective(batch)
+    for step in range(400):  # other negatives at each step, as in a run
+        losses = objective(replace(batch, sample_keys=torch.arange(6) + 6 * step))
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
-    assert losses.parts["matched"] == losses.parts["foreseen"] == 1  # a match is learned last
+    assert losses.parts["foreseen"] == 1
+    assert losses.parts["matched"] > 0.8  # a match is learned last; always saying no is right in two of three
     assert losses.parts["contrast"] < 0.1
 
 
