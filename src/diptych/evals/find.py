@@ -1,10 +1,6 @@
 """Finding an eval by its file's name, and the place where its result is kept."""
 
-import difflib
-import importlib
-import inspect
 import io
-import pkgutil
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,8 +10,9 @@ import numpy as np
 
 from diptych import evals
 from diptych.core.config import from_json, to_json
-from diptych.core.errors import ConfigError, DataError, DiptychError
+from diptych.core.errors import DataError, DiptychError
 from diptych.core.files import write_atomic
+from diptych.core.folder import Folder
 from diptych.evals.eval import EvalConfig, EvalResult, ItemTable
 from diptych.evals.open_data import split_spec
 
@@ -23,21 +20,17 @@ ITEMS = ".items.npz"
 """What is put in place of .json for the file that holds what each item brought."""
 
 
+EVALS = Folder(evals, EvalConfig, "a task")
+
+
 def names() -> tuple[str, ...]:
     """The evals that there are: the files of this folder that hold an EvalConfig."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(evals.__path__) if _config_class(m.name) is not None))
+    return EVALS.names()
 
 
 def config_for(name: str, **settings: Any) -> EvalConfig:
     """The settings of the eval called `name`, some of them given."""
-    known = names()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known)}."
-        raise ConfigError(f"a task must name an eval; got {name!r}. {hint}")
-    found = _config_class(name)
-    assert found is not None
-    return found(**settings)
+    return EVALS.find(name)(**settings)
 
 
 def result_path(result: EvalResult, run: str | PathLike[str]) -> Path:
@@ -118,14 +111,6 @@ def _tables(held: Mapping[str, np.ndarray]) -> dict[str, ItemTable]:
             values={n.removeprefix(start): held[n] for n in held if n.startswith(start)},
         )
     return found
-
-
-def _config_class(name: str) -> type[EvalConfig] | None:
-    module = importlib.import_module(f"diptych.evals.{name}")
-    for cls in vars(module).values():
-        if inspect.isclass(cls) and issubclass(cls, EvalConfig) and cls.__module__ == module.__name__:
-            return None if cls.abstract else cls
-    return None
 
 
 def _data_of(path: Path) -> str | None:

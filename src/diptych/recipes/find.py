@@ -1,17 +1,15 @@
 """Finds a recipe by name and resolves it with a user's settings. The folder is the registry."""
 
-import difflib
-import importlib
-import inspect
 import json
-import pkgutil
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import diptych.recipes
 from diptych.checkpoints.native import find_model, model_config
 from diptych.core.config import from_json, override
 from diptych.core.errors import ConfigError
+from diptych.core.folder import functions_of
 from diptych.models.model import ModelConfig
 from diptych.train.config import RunConfig, stage_of
 from diptych.train.parts import TOKENIZED, divided, field_of, settings_of, with_part
@@ -20,22 +18,14 @@ from diptych.train.run_folder import STAGES
 
 def recipes() -> dict[str, Callable[[], RunConfig]]:
     """Every recipe by its name, ``file:function``: the public functions of the files here; each returns a RunConfig."""
-    found: dict[str, Callable[[], RunConfig]] = {}
-    for info in pkgutil.iter_modules(diptych.recipes.__path__):
-        if info.name == "find":
-            continue
-        module = importlib.import_module(f"diptych.recipes.{info.name}")
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if not name.startswith("_") and function.__module__ == module.__name__:
-                found[f"{info.name}:{name}"] = function
-    return found
+    return functions_of(diptych.recipes, "find")
 
 
 def recipe(name: str) -> RunConfig:
     """The run that a recipe describes, named after it. Raises ConfigError with the nearest name where there is none."""
     known = recipes()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        close = get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f"Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"a recipe must be one of {', '.join(known)}; got {name!r}. {hint}".rstrip())
     found = known[name]()

@@ -31,5 +31,5 @@ def test_provenance_is_in_the_meta_beside_what_was_there() -> None:
 
 
 def test_an_unknown_collector_is_named() -> None:
-    with pytest.raises(ConfigError, match="a collector must be one of the house's; got 'htlm'"):
+    with pytest.raises(ConfigError, match="a collector must be one of Diptych's; got 'htlm'"):
         collector("htlm", "x")

@@ -6,13 +6,12 @@ import pytest
 
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import DiptychError
-from diptych.data.collect.collector import Collector, _config_of, collector, collectors, settings_of
+from diptych.data.collect.collector import COLLECTORS, Collector, collector, collectors, settings_of
 
 
 @pytest.mark.parametrize("name", collectors())
 def test_promises(name: str, tmp_path) -> None:
-    config = _config_of(name)
-    assert config is not None
+    config = COLLECTORS.find(name)
     made = config(path=str(tmp_path))
     assert from_json(to_json(made)) == made
     assert "licence" in settings_of(name)

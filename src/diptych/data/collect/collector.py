@@ -5,14 +5,11 @@ rejects, with a reason) like any source, so that packing, curation and training 
 known of a record's origin stands in its meta under ``collected`` (`Provenance`).
 """
 
-import importlib
-import pkgutil
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from diptych.core.config import Config, to_dict
-from diptych.core.errors import ConfigError
+from diptych.core.folder import Folder
 from diptych.core.record import Record
 from diptych.data import collect as folder
 from diptych.data.sources.source import Source, SourceConfig
@@ -76,35 +73,19 @@ class Collector(Source):
         return replace(record, meta={**record.meta, "collected": said})
 
 
-def collectors() -> list[str]:
+COLLECTORS = Folder(folder, CollectorConfig, "a collector")
+
+
+def collectors() -> tuple[str, ...]:
     """The collectors that there are: the files of this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if _config_of(m.name) is not None)
+    return COLLECTORS.names()
 
 
 def collector(name: str, path: str, **settings: Any) -> Collector:
     """The collector called `name` over what lies at `path`. Raises ConfigError for an unknown one."""
-    found = _config_of(name) if name in {m.name for m in pkgutil.iter_modules(folder.__path__)} else None
-    if found is None:
-        close = get_close_matches(name, collectors(), n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(collectors()) or 'none'}."
-        raise ConfigError(f"a collector must be one of the house's; got {name!r}. {hint}")
-    return found(path=path, **settings).build()
+    return COLLECTORS.find(name)(path=path, **settings).build()
 
 
 def settings_of(name: str) -> set[str]:
     """The names of a collector's own settings."""
-    found = _config_of(name)
-    return set() if found is None else set(found.model_fields) - {"path"}
-
-
-def _config_of(name: str) -> type[CollectorConfig] | None:
-    module = importlib.import_module(f"{folder.__name__}.{name}")
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, CollectorConfig)
-            and value.__module__ == module.__name__
-            and not value.abstract
-        ):
-            return value
-    return None
+    return set(COLLECTORS.find(name).model_fields) - {"path"}

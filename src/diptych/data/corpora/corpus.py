@@ -5,14 +5,11 @@ is the registry: one file here is one corpus.
 """
 
 import hashlib
-import importlib
 import json
 import os
-import pkgutil
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +18,7 @@ from pydantic import Field
 from diptych.core.config import to_dict, to_json
 from diptych.core.errors import ConfigError, FetchError
 from diptych.core.files import cache_dir, write_atomic, write_json
+from diptych.core.folder import Folder
 from diptych.core.progress import say
 from diptych.core.record import Record
 from diptych.data import corpora as folder
@@ -124,22 +122,17 @@ class GeneratedCorpus(Corpus):
         return self.config.size
 
 
+CORPORA = Folder(folder, CorpusConfig, "a corpus")
+
+
 def corpora() -> tuple[str, ...]:
     """The names of all corpora."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "corpus"))
+    return CORPORA.names()
 
 
 def corpus(name: str, **config: Any) -> Corpus:
     """The corpus called `name` with these settings. Errors: ConfigError for an unknown name or setting."""
-    if name not in corpora():
-        close = get_close_matches(name, corpora(), n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(corpora())}."
-        raise ConfigError(f"a corpus must be one of Diptych's; got {name!r}. {hint}")
-    module = importlib.import_module(f"{folder.__name__}.{name}")
-    for cls in vars(module).values():
-        if isinstance(cls, type) and issubclass(cls, CorpusConfig) and cls.__module__ == module.__name__:
-            return cls(**config).build()
-    raise ConfigError(f"a corpus's file must hold a CorpusConfig; {name} holds none.")
+    return CORPORA.find(name)(**config).build()
 
 
 def get(name: str, out: str | os.PathLike[str] | None = None, packing: PackConfig | None = None, **config: Any) -> Path:

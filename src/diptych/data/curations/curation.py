@@ -7,16 +7,13 @@ name = "caption_length"
 min_words = 3
 """
 
-import importlib
-import inspect
-import pkgutil
 import tomllib
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from diptych.core.errors import ConfigError
+from diptych.core.folder import did_you_mean, functions_of
 from diptych.data import curations as folder
 from diptych.data.curate import CurationConfig
 from diptych.data.filters.filter import filter_config
@@ -24,15 +21,7 @@ from diptych.data.filters.filter import filter_config
 
 def curations() -> dict[str, Callable[..., CurationConfig]]:
     """Every curation by its name: the public functions of the files here; each returns a CurationConfig."""
-    found: dict[str, Callable[..., CurationConfig]] = {}
-    for info in pkgutil.iter_modules(folder.__path__):
-        if info.name == "curation":
-            continue
-        module = importlib.import_module(f"{folder.__name__}.{info.name}")
-        for name, function in inspect.getmembers(module, inspect.isfunction):
-            if not name.startswith("_") and function.__module__ == module.__name__:
-                found[f"{info.name}:{name}"] = function
-    return found
+    return functions_of(folder, "curation")
 
 
 def curation(name: str) -> CurationConfig:
@@ -41,9 +30,9 @@ def curation(name: str) -> CurationConfig:
         return from_toml(Path(name))
     known = curations()
     if name not in known:
-        close = get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(known) or 'none'}."
-        raise ConfigError(f"a curation must be the name of one, or a .toml file; got {name!r}. {hint}")
+        raise ConfigError(
+            f"a curation must be the name of one, or a .toml file; got {name!r}. {did_you_mean(name, known, 0.4)}"
+        )
     return known[name]()
 
 

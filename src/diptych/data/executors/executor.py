@@ -5,17 +5,14 @@ result is small (what is large it writes to a file of its own). So results do no
 workers it has, or on where a run was killed. The folder is the registry: ``pool`` and ``ray`` are its files.
 """
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
 from diptych.core.config import Config
-from diptych.core.errors import ConfigError
+from diptych.core.folder import Folder
 from diptych.data import executors as folder
 
 T = TypeVar("T")
@@ -42,19 +39,9 @@ class Executor(ABC):
         raises is raised here, and ends the map; a worker that dies ends it with a DataError, never in silence."""
 
 
+EXECUTORS = Folder(folder, ExecutorConfig, "an executor")
+
+
 def executor(name: str = "pool", jobs: int = 0) -> Executor:
     """The executor called `name`. Raises ConfigError for an unknown one, and where its package is missing."""
-    known = sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if m.name != "executor")
-    if name not in known:
-        close = get_close_matches(name, known, n=1)
-        raise ConfigError(
-            f"an executor must be one of {', '.join(known)}; got {name!r}. "
-            + (f"Did you mean {close[0]!r}?" if close else "Leave it out for the processes of this machine.")
-        )
-    module = importlib.import_module(f"{folder.__name__}.{name}")
-    config = next(
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, ExecutorConfig) and c.__module__ == module.__name__
-    )
-    return config(jobs=jobs).build()
+    return EXECUTORS.find(name)(jobs=jobs).build()

@@ -5,11 +5,8 @@ must know the whole pool first (duplicates, balance, the top share) gathers some
 it, before it gives its reasons. So any executor runs it, shard by shard, with the same result.
 """
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +14,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from diptych.core.config import Config
-from diptych.core.errors import ConfigError
+from diptych.core.folder import Folder
 from diptych.data import filters as folder
 from diptych.data.candidates import CandidatePool, Rows
 
@@ -63,29 +60,14 @@ class Filter(ABC):
         said of records that are not `alive` does not matter."""
 
 
-def filters() -> list[str]:
+FILTERS = Folder(folder, FilterConfig, "a filter")
+
+
+def filters() -> tuple[str, ...]:
     """The filters that there are: the files of this folder."""
-    return sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if _config_of(m.name) is not None)
+    return FILTERS.names()
 
 
 def filter_config(name: str, **settings: Any) -> FilterConfig:
     """The settings of the filter called `name`, some of them given. Raises ConfigError for an unknown one."""
-    found = _config_of(name) if name in {m.name for m in pkgutil.iter_modules(folder.__path__)} else None
-    if found is None:
-        close = get_close_matches(name, filters(), n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(filters())}."
-        raise ConfigError(f"a filter must be one of the house's; got {name!r}. {hint}")
-    return found(**settings)
-
-
-def _config_of(name: str) -> type[FilterConfig] | None:
-    module = importlib.import_module(f"{folder.__name__}.{name}")
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, FilterConfig)
-            and value.__module__ == module.__name__
-            and not value.abstract
-        ):
-            return value
-    return None
+    return FILTERS.find(name)(**settings)
