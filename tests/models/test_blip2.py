@@ -104,13 +104,6 @@ def test_scores_are_log_odds_of_a_match_or_the_largest_cosine():
             torch.testing.assert_close(similar[i, j], plain.similarity(model, image, ids), **TOLERANCE)
 
 
-def test_many_pairs_are_judged_some_at_a_time(monkeypatch):
-    model, batch = stirred(small_blip2()), text_batch((5, 2, 7))
-    at_once = model.score(batch.images, batch.tokens, batch.lengths)
-    monkeypatch.setattr("diptych.models.blip2.PAIRS", 2)
-    torch.testing.assert_close(model.score(batch.images, batch.tokens, batch.lengths), at_once)
-
-
 def test_it_scores_and_writes_but_has_no_one_vector_of_an_image():
     assert set(capabilities_of(stirred(small_blip2()))) == {"score", "log_likelihood", "generate_text"}
 

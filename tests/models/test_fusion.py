@@ -3,7 +3,6 @@ import math
 import pytest
 import torch
 
-from diptych.models import fusion
 from diptych.models.convnet import ConvNetConfig
 from tests.models.small_fusion import small_albef, small_blip
 from tests.models.writers import stirred, text_batch
@@ -12,7 +11,7 @@ MODELS = {"blip": small_blip, "albef": small_albef}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_score_is_the_cosine_or_the_log_odds(name, monkeypatch):
+def test_score_is_the_cosine_or_the_log_odds(name):
     batch = text_batch((5, 2, 7))
     images = torch.cat([batch.images, 255 - batch.images[:1]])
     model = stirred(MODELS[name]())
@@ -20,7 +19,6 @@ def test_score_is_the_cosine_or_the_log_odds(name, monkeypatch):
     torch.testing.assert_close(
         cosines, model.embed_image(images) @ model.embed_text(batch.tokens, batch.lengths).T, atol=1e-6, rtol=1e-5
     )
-    monkeypatch.setattr(fusion, "PAIRS", 5)
     judged = stirred(MODELS[name](scored_by="matching")).score(images, batch.tokens, batch.lengths)
     features = model.image_features(images)
     for i in range(4):

@@ -54,9 +54,8 @@ def test_embeddings_are_of_unit_length_whatever_the_batch(kind):
         torch.testing.assert_close(found[1:2], one, atol=1e-6, rtol=1e-5)
 
 
-def test_every_pair_is_scored_as_if_alone(monkeypatch):
+def test_every_pair_is_scored_as_if_alone():
     model, batch = stirred(small_maskvlm()), text_batch((5, 2, 7))
-    monkeypatch.setattr("diptych.models.maskvlm.PAIRS", 4)
     scores = model.score(batch.images[:2], batch.tokens, batch.lengths)
     assert scores.shape == (2, 3)
     for i in range(2):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diptych.core.errors import DataError
 from diptych.nn import mask
-from diptych.nn.packing import STEP, WASTE, Packing, best_fit, host_lengths, pack
+from diptych.nn.packing import STEP, WASTE, Packing, best_fit, host_lengths, pack, to_longest
 from diptych.nn.pool import masked_mean, take_first, take_last
 
 CPU = torch.device("cpu")
@@ -149,6 +149,13 @@ def test_lengths_are_checked() -> None:
     with pytest.raises(DataError, match="got -1 to 2"):
         host_lengths(torch.tensor([-1, 2]), 4)
     assert host_lengths(torch.zeros(0, dtype=torch.int64), 4).shape == (0,)
+
+
+def test_texts_are_cut_to_the_longest() -> None:
+    tokens, lengths = to_longest(torch.arange(8).view(2, 4), torch.tensor([1, 3]))
+    assert tokens.tolist() == [[0, 1, 2], [4, 5, 6]]
+    assert lengths.tolist() == [1, 3]
+    assert to_longest(torch.zeros(0, 4, dtype=torch.int64), lengths[:0])[0].shape == (0, 1)
 
 
 def _places(packing: Packing) -> Tensor:

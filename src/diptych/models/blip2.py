@@ -19,6 +19,7 @@ from diptych.core.errors import DataError
 from diptych.models.connectors.qformer import QFormer, QFormerConfig
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
+from diptych.models.pair_scores import log_odds
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.models.writer import NextTokens, State, Writer, note_read, text_of
@@ -26,11 +27,8 @@ from diptych.nn.cache import Cache
 from diptych.nn.mask import QUERY, MaskPlan, padding, query_visible
 from diptych.nn.mlp import Activation, activate
 from diptych.nn.norm import build_norm
-from diptych.nn.packing import host_lengths
+from diptych.nn.packing import host_lengths, to_longest
 from diptych.nn.qformer import Seen, query_mask, twofold_mask
-
-PAIRS = 64
-"""Pairs that are judged at once where every image is scored against every text."""
 
 
 class Blip2Config(ModelConfig):
@@ -171,19 +169,12 @@ class Blip2(Writer):
     ) -> Float[Tensor, "i b"]:
         """Of every image and every text: the matching head's log-odds, or the largest cosine over the queries."""
         features = self.image_features(images)
-        tokens, lengths = self._trimmed(tokens.to(features.device), lengths)
+        tokens, lengths = to_longest(tokens.to(features.device), lengths)
         if self.config.scored_by == "similarity":
             queries, text = self.unit_queries(self.qformer(features)), self._unit_texts(tokens, lengths)
             with torch.autocast(text.device.type, enabled=False):  # cosines in bf16 would tie
                 return torch.einsum("ime,be->ibm", queries, text).amax(-1)
-        i, b = len(features), len(tokens)
-        image, text = (x.flatten() for x in torch.meshgrid(torch.arange(i), torch.arange(b), indexing="ij"))
-        found = []
-        for rows, columns in zip(image.split(PAIRS), text.split(PAIRS), strict=True):
-            at = columns.to(tokens.device)
-            logits = self.matching_logits(features[rows.to(at.device)], tokens[at], lengths[columns])
-            found.append(logits[:, 1] - logits[:, 0])
-        return torch.cat(found).view(i, b)
+        return log_odds(self.matching_logits, features, tokens, lengths)
 
     def predict(self, batch: Batch, features: Float[Tensor, "i p c"] | None = None) -> NextTokens:
         tokens, lengths = text_of(batch, type(self).__name__)
@@ -246,10 +237,6 @@ class Blip2(Writer):
         """Of texts alone, each seeing itself whole."""
         mask = query_mask(0, lengths.to(tokens.device), tokens.shape[1], "full")
         return self.unit_text(self.qformer(None, self.embed(tokens), mask)[:, 0])
-
-    def _trimmed(self, tokens: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        lengths = lengths.cpu()
-        return tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)], lengths
 
     def _one_each(self, batch: Batch, features: Tensor | None) -> Tensor:
         """The features, one image a record, before its text: a Q-Former reads no others."""

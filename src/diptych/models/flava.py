@@ -17,6 +17,7 @@ from diptych.core.errors import ConfigError
 from diptych.models.codecs.codec import Codec, CodecConfig, ImageTokenizer
 from diptych.models.embedder import Embedder
 from diptych.models.model import ModelConfig
+from diptych.models.pair_scores import log_odds
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.tower import ImageTower, ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
@@ -24,10 +25,7 @@ from diptych.nn.block import BlockConfig, build_blocks, init_default, through_bl
 from diptych.nn.mask import Layout, padding
 from diptych.nn.mlp import Activation, activate
 from diptych.nn.norm import build_norm
-from diptych.nn.packing import host_lengths
-
-PAIRS = 64
-"""Pairs that are judged at once where every image is scored against every text."""
+from diptych.nn.packing import to_longest
 
 
 def base_image() -> VisionTransformerConfig:
@@ -241,18 +239,9 @@ class Flava(Embedder):
         """Of every image and every text: the cosine, or the matching head's log-odds."""
         if self.config.scored_by == "similarity":
             return super().score(images, tokens, lengths)
-        lengths = host_lengths(lengths, tokens.shape[1])
-        tokens = tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)]
+        tokens, lengths = to_longest(tokens, lengths)
         image, text = self.image_states(images)[0], self.text_states(tokens, lengths)[0]
-        i, b = len(image), len(text)
-        which, what = (x.flatten() for x in torch.meshgrid(torch.arange(i), torch.arange(b), indexing="ij"))
-        found = []
-        for rows, columns in zip(which.split(PAIRS), what.split(PAIRS), strict=True):
-            device = image.device
-            fused = self.fusion(image[rows.to(device)], text[columns.to(device)], lengths[columns])
-            logits = self.matching_head(fused[:, 0])
-            found.append(logits[:, 1] - logits[:, 0])
-        return torch.cat(found).view(i, b)
+        return log_odds(lambda *pairs: self.matching_head(self.fusion(*pairs)[:, 0]), image, text, lengths)
 
     def fill_grid(self) -> tuple[int, int]:
         """Rows and columns of an image's cells."""

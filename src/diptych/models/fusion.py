@@ -16,12 +16,11 @@ from diptych.core.batch import Batch
 from diptych.models.embedder import Embedder
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import Model, ModelConfig
+from diptych.models.pair_scores import log_odds
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from diptych.nn.block import BlockConfig
-
-PAIRS = 256
-"""Pairs that are judged at once where every image is scored against every text."""
+from diptych.nn.packing import to_longest
 
 BERT_BASE = BlockConfig(width=768, depth=12, heads=12, norm_position="post", norm_eps=1e-12)
 
@@ -141,13 +140,5 @@ class Fusion(SeesImages, Embedder):
         self, images: UInt8[Tensor, "i 3 h w"], tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
     ) -> Float[Tensor, "i b"]:
         """The matching head's log-odds of every image and every text."""
-        features, lengths = self.image_features(images), lengths.cpu()
-        tokens = tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)].to(features.device)
-        i, b = len(features), len(tokens)
-        image, text = (x.flatten() for x in torch.meshgrid(torch.arange(i), torch.arange(b), indexing="ij"))
-        found = []
-        for rows, columns in zip(image.split(PAIRS), text.split(PAIRS), strict=True):
-            at = columns.to(tokens.device)
-            logits = self.matching_logits(features[rows.to(at.device)], tokens[at], lengths[columns])
-            found.append(logits[:, 1] - logits[:, 0])
-        return torch.cat(found).view(i, b)
+        features, (tokens, lengths) = self.image_features(images), to_longest(tokens, lengths)
+        return log_odds(self.matching_logits, features, tokens.to(features.device), lengths)

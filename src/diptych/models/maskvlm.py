@@ -20,16 +20,15 @@ from diptych.models.crossing import CrossEncoder, PixelDecoder, cells_of, image_
 from diptych.models.embedder import Embedder
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
+from diptych.models.pair_scores import log_odds
 from diptych.models.text_transformer import TextTransformerConfig
 from diptych.models.tower import ImageTowerConfig, TextTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.nn.block import BlockConfig
 from diptych.nn.embed import resize_position_embed
+from diptych.nn.packing import to_longest
 from diptych.nn.patch_masking import places_of
 from diptych.nn.pool import masked_mean, take_first
-
-PAIRS = 64
-"""Pairs that are judged at once where every image is scored against every text."""
 
 
 class MaskVLMConfig(ModelConfig):
@@ -219,16 +218,10 @@ class MaskVLM(Embedder):
         """Of every image and every text: the matching head's log-odds, or the cosine."""
         if self.config.scored_by == "similarity":
             return super().score(images, tokens, lengths)
-        tokens = tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)]
+        tokens, lengths = to_longest(tokens, lengths)
         image = self.enter_image(self.image_features(images))
         text, sizes = self.enter_text(self.text_states(tokens, lengths)), lengths.to(tokens.device)
-        i, b = len(image), len(text)
-        rows, columns = (x.flatten() for x in torch.meshgrid(torch.arange(i), torch.arange(b), indexing="ij"))
-        found = []
-        for at, of in zip(rows.to(image.device).split(PAIRS), columns.to(image.device).split(PAIRS), strict=True):
-            logits = self.matching_logits(image[at], text[of], sizes[of])
-            found.append(logits[:, 1] - logits[:, 0])
-        return torch.cat(found).view(i, b)
+        return log_odds(self.matching_logits, image, text, sizes)
 
     def fill_grid(self) -> tuple[int, int]:
         """Rows and columns of cells."""

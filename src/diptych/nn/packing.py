@@ -157,6 +157,14 @@ def host_lengths(lengths: Int64[Tensor, " b"], width: int) -> Int64[Tensor, " b"
     return lengths
 
 
+def to_longest(
+    tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"]
+) -> tuple[Int64[Tensor, "b n"], Int64[Tensor, " b"]]:
+    """Texts without the columns that hold nothing but padding (one stays), and their lengths on the host, checked."""
+    lengths = host_lengths(lengths, tokens.shape[1])
+    return tokens[:, : max(int(lengths.max()) if len(lengths) else 1, 1)], lengths
+
+
 def best_fit(lengths: Int64[np.ndarray, " b"], size: int) -> tuple[Int64[np.ndarray, " b"], int]:
     """Where each text starts (row times `size`, plus the place in the row), and how many rows it takes.
 
