@@ -4,33 +4,20 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
-from diptych.checkpoints.native import load, save_pretrained
+from diptych.checkpoints.native import load
 from diptych.core.errors import ConfigError, DataError
 from diptych.data.candidates import CandidatePool
 from diptych.data.executors.executor import executor
-from diptych.data.tokenize import Tokenizer
 from diptych.serve import score as module
 from diptych.serve.score import ScoringConfig, score_dataset
-from tests.data.curation_pools import packed_pool
-from tests.models.writers import small_prefix_lm
-from tests.train.locked import small
-
-CAPTIONS = [[f"caption {i}", f"another {i}"] for i in range(7)]
+from tests.serve.asked import CAPTIONS, asked
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """(dataset, one that embeds, one that writes)."""
-    folder = tmp_path_factory.mktemp("score")
-    data = packed_pool(folder / "d", CAPTIONS, per_shard=3)
-    tokenizer = Tokenizer.train([c for of in CAPTIONS for c in of], vocab_size=280, context_length=16)
-    torch.manual_seed(0)
-    for name, config in (("embeds", small()), ("writes", small_prefix_lm())):
-        model = config.build(tokenizer.vocab_size)
-        save_pretrained(folder / name, model, tokenizer.with_context_length(config.context_length))
-    return data, folder / "embeds", folder / "writes"
+    return asked(tmp_path_factory.mktemp("asked"))
 
 
 def values(data, name: str) -> np.ndarray:

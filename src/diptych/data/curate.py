@@ -73,6 +73,7 @@ def curate(
     Raises ConfigError where `out` holds something else.
     """
     out, pool = Path(out), CandidatePool(path, curation.splits)
+    _opened.cache_clear()  # another dataset may have lain there
     _claim(out, _mark(pool, curation))
     if (out / "curation.json").is_file():
         say(f"{out} holds this curation already.")

@@ -4,8 +4,7 @@ A file a shard (`data/vectors.py`), whole or not there, so that embedding that w
 ``about.json`` says whose vectors they are.
 """
 
-import json
-from functools import lru_cache, partial
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +14,14 @@ import torch
 from jaxtyping import Float32
 from numpy import ndarray
 
-from diptych.checkpoints.open_model import open_model, parse
 from diptych.core.config import Config
-from diptych.core.errors import ConfigError, ServeError
-from diptych.core.files import write_json
-from diptych.core.progress import say, track
-from diptych.data.candidates import CandidatePool, Rows, Shard
+from diptych.core.errors import ServeError
+from diptych.data.candidates import CandidatePool, Rows
 from diptych.data.executors.executor import Executor
 from diptych.data.image_reader import ImageReader
 from diptych.data.vectors import vector_path, write_vectors
 from diptych.models.pretrained import Pretrained
-
-ABOUT = "about.json"
+from diptych.serve.by_shard import ShardImages, ask_by_shard, opened_anew
 
 
 class EmbeddingConfig(Config):
@@ -47,23 +42,15 @@ def embed_dataset(
     where the model embeds no such thing.
     """
     config = config or EmbeddingConfig()
-    pool = CandidatePool(data, config.splits)
-    opened = _opened_model(model)
+    pool, opened = CandidatePool(data, config.splits), opened_anew(model)
     if f"embed_{config.of}" not in opened.capabilities:
         raise ServeError(
             f"embedding needs a model with embed_{config.of}; got {type(opened.model).__name__} with "
             f"{', '.join(opened.capabilities) or 'none of the capabilities'}. Use a dual encoder such as clip:tiny."
         )
-    folder = vector_path(pool, name, pool.shards[0]).parent
     about = {"model": opened.fingerprint, "of": config.of, "data": pool.dataset.fingerprint}
-    _claim(folder, about, parse(model).name)
-    todo = [shard for shard in pool.shards if not vector_path(pool, name, shard).is_file()]
-    if not todo:
-        say(f"{folder}: every shard is embedded already.")
-    work = partial(_embed_shard, pool.path, config, model, name)
-    for _ in track(executor.map(work, todo), f"embed {name}", len(todo)):
-        pass
-    return folder
+    work = partial(_embed_shard, config, name)
+    return ask_by_shard(pool, model, work, partial(vector_path, pool, name), about, executor, f"embed {name}")
 
 
 @torch.inference_mode()
@@ -77,7 +64,7 @@ def vectors_of(model: Pretrained, rows: Rows, config: EmbeddingConfig) -> Float3
             parts.append((part, _checked(model.embed_text([rows.texts[i] for i in part]), rows, part)))
     else:
         network: Any = model.model
-        reader = ImageReader(_Images(rows), model.model.config.image_format, config.batch_size)
+        reader = ImageReader(ShardImages(rows), model.model.config.image_format, config.batch_size)
         for batch in reader.batches(np.flatnonzero(rows.widths).tolist()):
             vectors = network.embed_image(batch.images.to(model.device)).float().cpu()
             parts.append((batch.places, _checked(vectors, rows, batch.places)))
@@ -85,13 +72,6 @@ def vectors_of(model: Pretrained, rows: Rows, config: EmbeddingConfig) -> Float3
     for part, made in parts:
         found[part] = made
     return found
-
-
-class _Images:
-    """A shard's images as a reader asks for them."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.image_bytes = rows.image
 
 
 def _checked(vectors: torch.Tensor, rows: Rows, places: list[int]) -> Float32[ndarray, "n e"]:
@@ -103,27 +83,5 @@ def _checked(vectors: torch.Tensor, rows: Rows, places: list[int]) -> Float32[nd
     return np.asarray(vectors.numpy())
 
 
-def _embed_shard(path: Path, config: EmbeddingConfig, model: str, name: str, shard: Shard) -> None:
-    pool = _opened_pool(path, config.splits)
-    rows = pool.rows(shard)
-    write_vectors(pool, name, rows, vectors_of(_opened_model(model), rows, config))
-
-
-@lru_cache(2)
-def _opened_model(model: str) -> Pretrained:
-    return open_model(model, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-@lru_cache(2)
-def _opened_pool(path: Path, splits: tuple[str, ...]) -> CandidatePool:
-    return CandidatePool(path, splits)
-
-
-def _claim(folder: Path, about: dict[str, str], who: str) -> None:
-    path = folder / ABOUT
-    if path.is_file() and json.loads(path.read_text()) != about:
-        raise ConfigError(
-            f"vectors must keep their model, settings and data; those in {folder} are of others. Give these another "
-            f"--name, or remove that folder. (They were asked of {who}.)"
-        )
-    write_json(path, about)
+def _embed_shard(config: EmbeddingConfig, name: str, pool: CandidatePool, rows: Rows, model: Pretrained) -> None:
+    write_vectors(pool, name, rows, vectors_of(model, rows, config))

@@ -1,13 +1,11 @@
 """What a model says of every pair of a dataset, written as columns that filters read: nothing is copied or dropped.
 
-A file a shard (`data/candidates.py`), whole or not there, so that scoring that was stopped goes on; beside them
-``about.json`` says whose scores they are. A pair's score is the cosine of its vectors, or what the model's own `score`
-says of it: a matching logit, log p(text | image).
+A file a shard (`data/candidates.py`), as `by_shard.py` has it. A pair's score is the cosine of its vectors, or what the
+model's own `score` says of it: a matching logit, log p(text | image).
 """
 
-import json
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -17,17 +15,13 @@ import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from diptych.checkpoints.open_model import open_model, parse
 from diptych.core.config import Config
-from diptych.core.errors import ConfigError, ServeError
-from diptych.core.files import write_json
-from diptych.core.progress import say, track
-from diptych.data.candidates import SCORES, CandidatePool, Rows, Shard, write_scores
+from diptych.core.errors import ServeError
+from diptych.data.candidates import CandidatePool, Rows, write_scores
 from diptych.data.executors.executor import Executor
 from diptych.data.image_reader import ImageReader
 from diptych.models.pretrained import Pretrained
-
-ABOUT = "about.json"
+from diptych.serve.by_shard import ShardImages, ask_by_shard, opened_anew
 
 
 class ScoringConfig(Config):
@@ -53,27 +47,18 @@ def score_dataset(
     cannot be read, has the score NaN. Raises ConfigError where scores of that name are another model's.
     """
     config = config or ScoringConfig()
-    pool = CandidatePool(data, config.splits)
-    opened = _opened_model(model)
+    pool, opened = CandidatePool(data, config.splits), opened_anew(model)
     how = _how(opened, config)
-    folder = pool.path / SCORES / name
-    pool.score_path(name, pool.shards[0])  # is it a name?
     about = {"model": opened.fingerprint, "by": how, "captions": config.captions, "data": pool.dataset.fingerprint}
-    _claim(folder, about, parse(model).name)
-    todo = [shard for shard in pool.shards if not pool.score_path(name, shard).is_file()]
-    if not todo:
-        say(f"{folder}: every shard is scored already.")
-    work = partial(_score_shard, pool.path, config, model, name, how)
-    for _ in track(executor.map(work, todo), f"score {name}", len(todo)):
-        pass
-    return folder
+    work = partial(_score_shard, config, name, how)
+    return ask_by_shard(pool, model, work, partial(pool.score_path, name), about, executor, f"score {name}")
 
 
 def scores_of_pairs(model: Pretrained, rows: Rows, how: str, config: ScoringConfig) -> Float64[ndarray, " n"]:
     """The scores of a shard's pairs; NaN where there is none."""
     found = np.full(len(rows), np.nan)
     said = [c if config.captions != "first" else c[:1] for c in rows.captions]
-    reader = ImageReader(_Images(rows), model.model.config.image_format, config.batch_size)
+    reader = ImageReader(ShardImages(rows), model.model.config.image_format, config.batch_size)
     places = [i for i in range(len(rows)) if said[i] and rows.widths[i]]
     mean = config.captions == "mean"
     for batch in reader.batches(places):
@@ -103,27 +88,10 @@ def _each(
         yield network.score(images[i : i + 1], tokens.to(model.device), lengths)[0].double().cpu().numpy()
 
 
-class _Images:
-    """A shard's images as a reader asks for them."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.image_bytes = rows.image
-
-
-def _score_shard(path: Path, config: ScoringConfig, model: str, name: str, how: str, shard: Shard) -> None:
-    pool = _opened_pool(path, config.splits)
-    rows = pool.rows(shard)
-    write_scores(pool, name, rows, scores_of_pairs(_opened_model(model), rows, how, config))
-
-
-@lru_cache(2)
-def _opened_model(model: str) -> Pretrained:
-    return open_model(model, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-@lru_cache(2)
-def _opened_pool(path: Path, splits: tuple[str, ...]) -> CandidatePool:
-    return CandidatePool(path, splits)
+def _score_shard(
+    config: ScoringConfig, name: str, how: str, pool: CandidatePool, rows: Rows, model: Pretrained
+) -> None:
+    write_scores(pool, name, rows, scores_of_pairs(model, rows, how, config))
 
 
 def _how(model: Pretrained, config: ScoringConfig) -> str:
@@ -135,13 +103,3 @@ def _how(model: Pretrained, config: ScoringConfig) -> str:
             f"{', '.join(sorted(has)) or 'none of the capabilities'}. Choose another model, or by=auto."
         )
     return how
-
-
-def _claim(folder: Path, about: dict[str, str], who: str) -> None:
-    path = folder / ABOUT
-    if path.is_file() and json.loads(path.read_text()) != about:
-        raise ConfigError(
-            f"scores must keep their model, settings and data; those in {folder} are of others. Give these another "
-            f"--name, or remove that folder. (They were asked of {who}.)"
-        )
-    write_json(path, about)
