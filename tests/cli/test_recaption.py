@@ -33,7 +33,7 @@ def _run(capsys, *arguments) -> tuple[int, str, str]:
 
 
 def test_a_dataset_is_written_and_told_of(home, capsys):
-    how = ["--rule", "better", "--weight", "0.5", "--max-tokens", "3"]
+    how = ["rule=better", "weight=0.5", "writing.max_tokens=3"]
     code, out, err = _run(
         capsys,
         "recaption",
@@ -60,8 +60,8 @@ def test_a_dataset_is_written_and_told_of(home, capsys):
     ("arguments", "words"),
     [
         (["--with", "clip"], "captions must be written by a model that writes; got TwoTower"),
-        (["--with", "blip", "--rule", "best"], "RecaptionConfig.rule must be"),
-        (["--with", "blip", "--captions", "0"], "CaptionWriting.captions must be"),
+        (["--with", "blip", "rule=best"], "rule must be"),
+        (["--with", "blip", "writing.captions=0"], "captions must be"),
         (["--with", "nowhere"], "a model must be a folder"),
     ],
 )
