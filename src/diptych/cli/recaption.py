@@ -13,8 +13,8 @@ def command(
         typer.Argument(
             metavar="FIELD=VALUE",
             help="rule=better, threshold=0.5 (of the filter's score), weight=0.5 (of a written caption), "
-            " splits=[train,val], tokenizer=train; of the writing: writing.captions=3, writing.prompt='a picture of', writing.top_p=0.9,"
-            " writing.seed=1",
+            "splits=[train,val], tokenizer=train; of the writing: writing.captions=3, writing.prompt='a picture of', "
+            "writing.top_p=0.9, writing.seed=1",
         ),
     ] = None,
     *,
