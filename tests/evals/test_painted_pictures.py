@@ -1,6 +1,6 @@
 import pytest
 
-from diptych.core.errors import EvalError
+from diptych.core.errors import DiptychError, EvalError
 from diptych.core.seeds import permute
 from diptych.data.decode import decode_image
 from diptych.evals import painted_pictures
@@ -70,6 +70,20 @@ def test_who_copies_from_training_is_seen():
     assert len(pairs) == 12
     assert "near copy, cosine 1.000" in pairs[1].detail
     assert train.metrics["recall_at_1"].value < 0.5, "a copy of something else shows nothing of the text"
+
+
+def test_pictures_painted_for_one_text_are_one_item():
+    split = fakes.pairs(40)
+    split._captions[20:] = split._captions[:20]
+    result = _run(_paints(split, lambda i: i), split, True)
+    assert {e.n for e in result.metrics.values()} == {20}
+    assert len(set(result.items["images"].clusters.tolist())) == 20
+
+
+def test_a_split_of_training_pictures_that_is_named_must_be_there():
+    split = judged_split(30)
+    with pytest.raises(DiptychError, match="learn"):
+        _run(_paints(split, lambda i: i), split, train_split="learn")
 
 
 def test_a_judge_must_be_named_and_another():

@@ -66,3 +66,22 @@ def test_another_side_is_refused():
         _run(fakes.model(Half, perfect=True), fakes.pairs(3))
     with pytest.raises(EvalError, match="reconstruct"):
         _run(fakes.model(fakes.Mute, perfect=True), fakes.pairs(3))
+
+
+def test_equal_images_are_one_item_and_one_alone_is_refused():
+    split = fakes.pairs(30)
+    split.images[10:] = [split.images[0]] * 10 + split.images[20:]
+    result = _run(fakes.model(Thumbs, perfect=True), split, True)
+    assert {e.n for e in result.metrics.values()} == {20}
+    assert len(set(result.items["images"].clusters.tolist())) == 20
+    split.images = split.images[:1] * 30
+    with pytest.raises(EvalError, match="at least 2 different readable images; got 1 of 30"):
+        _run(fakes.model(Copies, perfect=True), split)
+
+
+def test_pictures_are_found_behind_a_batch_with_a_broken_one():
+    split = fakes.pairs(12)
+    split.images[1] = b"no picture"
+    result = _run(fakes.model(Copies, perfect=True), split, True, pictures=20, batch_size=4)
+    assert [len(f.pictures) for f in result.figures] == [11, 11]
+    assert len({p.image for p in result.figures[0].pictures}) == 11

@@ -44,13 +44,13 @@ class PaintedConfig(EvalConfig):
 
 class Painted(NamedTuple):
     """Readable records with a caption (the first that each has): their places, the captions, the pictures that are
-    there and those that were painted, all of one side. `clusters`: which captions are equal."""
+    there and those that were painted, all of one side. `clusters`: which captions are equal, whose pictures are one
+    independent item: they are hard or easy together."""
 
     places: list[int]
     captions: list[str]
     real: UInt8[Tensor, "n 3 s s"]
     painted: UInt8[Tensor, "n 3 s s"]
-    hashes: list[bytes]
     clusters: Int64[np.ndarray, " n"]
 
 
@@ -63,10 +63,9 @@ def paint_captions(
     """
     split = reader.split
     said = {p: texts[0] for p in places if (texts := split.captions(p))}
-    kept, hashes, images = list[int](), list[bytes](), list[Tensor]()
+    kept, images = list[int](), list[Tensor]()
     for batch in reader.batches(list(said)):
         kept += batch.places
-        hashes += batch.hashes
         images.append(batch.images)
     captions = [said[p] for p in kept]
     if len(set(captions)) < 2:
@@ -77,7 +76,7 @@ def paint_captions(
     values = {name: getattr(config.painting, name) for name in Painting.model_fields}
     painted = of_side(model.paint(captions, config.batch_size, **values), reader.format.resolution)
     clusters = np.unique(np.array(captions), return_inverse=True)[1]
-    return Painted(kept, captions, torch.cat(images), painted, hashes, clusters)
+    return Painted(kept, captions, torch.cat(images), painted, clusters)
 
 
 def whole_pictures(model: Pretrained, split: Any, batch_size: int) -> ImageReader:

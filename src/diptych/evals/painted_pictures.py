@@ -5,10 +5,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from diptych.core.errors import DiptychError, EvalError
+from diptych.core.errors import EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.data.near_copies import (
     SIDE,
@@ -79,7 +79,7 @@ class PaintedPictures(Eval):
     Beside it the same of the real pictures, which is as far as this judge sees, and of pictures that were painted for
     another text. A picture that was copied from training ranks well too, so the nearest training picture of each is
     looked for: by the judge's vectors (`nearest_training_cosine`, beside that of the real pictures), and near copies by
-    their pixels (`near_copy_share`, see `near_copies`).
+    their pixels (`near_copy_share`, see `near_copies`). Definitions: docs/reference/evals-painting.md.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("generate_image",)
@@ -104,7 +104,7 @@ class PaintedPictures(Eval):
             "training_images": 0 if train is None else len(train.places),
             "broken_images": describe_broken(reader),
         }
-        items = {"images": item_table(map(data.uid, painted.places), found.values())}
+        items = {"images": item_table(map(data.uid, painted.places), found.values(), painted.clusters)}
         return config.result(
             model,
             data,
@@ -157,19 +157,20 @@ class _Ranked:
     def metrics(self) -> dict[str, Estimate]:
         """Recall, median rank and mean cosine of each way; nearness to training pictures, painted and real."""
         how = {"samples": self.config.bootstrap, "seed": self.config.seed}
+        clusters = self.painted.clusters
         found: dict[str, Estimate] = {}
         for way in WAYS:
             ranks = self.ranks[way]
             for k in K:
                 chance = chance_recall(self.right, self.gallery, k)
-                found[f"{way}recall_at_{k}"] = share_estimate(ranks <= k, None, chance, **how)
+                found[f"{way}recall_at_{k}"] = share_estimate(ranks <= k, clusters, chance, **how)
             chance = chance_median_rank(self.right, self.gallery)
-            found[f"{way}median_rank"] = median_estimate(ranks, None, chance, **how)
+            found[f"{way}median_rank"] = median_estimate(ranks, clusters, chance, **how)
             wrong = None if way else float(self.cosines["other_"].mean())
-            found[f"{way}cosine"] = _mean(self.cosines[way], wrong, how)
+            found[f"{way}cosine"] = _mean(self.cosines[way], clusters, wrong, how)
         for way, (cosines, _) in self.nearest.items():
-            found[f"{way}nearest_training_cosine"] = _mean(cosines, None, how)
-            near = share_estimate(self.copies[way], None, None, **how)
+            found[f"{way}nearest_training_cosine"] = _mean(cosines, clusters, None, how)
+            near = share_estimate(self.copies[way], clusters, None, **how)
             found[f"{way}near_copy_share"] = near.replace(higher_is_better=False)
         return found
 
@@ -247,20 +248,23 @@ def _judge(words: str, model: Pretrained) -> Pretrained:
             "a run of clip:tiny: judge=RUN."
         )
     key = (words, str(model.device))
-    if key not in OPENED:
-        OPENED[key] = open_scorer(words, model)
-    return OPENED[key]
+    judge = OPENED.get(key)
+    if judge is None or judge.fingerprint == model.fingerprint:  # the latter is refused
+        judge = OPENED[key] = open_scorer(words, model)
+    return judge
 
 
 def _train_pictures(config: PaintedPicturesConfig, data: Any, judge: Pretrained, painted: Painted) -> _Training | None:
-    """The pictures that may have been copied; None where the split belongs to no data that has them."""
+    """The pictures that may have been copied; None where the split belongs to no data, or to some without a train
+    split. Any other split must be there, being named."""
     folder = dataset_folder(config.data, data)
-    try:
-        source = None if folder is None else open_data(config.data or folder)
-        split = None if source is None else source.split(config.train_split)
-    except DiptychError:
-        split = None
-    if split is None or not len(split) or data.name == config.train_split:
+    if folder is None or data.name == config.train_split:
+        return None
+    source = open_data(config.data or folder)
+    if config.train_split == "train" and "train" not in source.splits:
+        return None
+    split = source.split(config.train_split)
+    if not len(split):
         return None
     places = choose_places(split, config.max_train)
     reader = ImageReader(split, judge.model.config.image_format, config.batch_size)
@@ -276,9 +280,14 @@ def _sketches(images: UInt8[Tensor, "n 3 s s"]) -> Sketches:
     return Sketches(list(range(len(images))), digests, perceptual_hash(small), miniature(small))
 
 
-def _mean(values: Float64[np.ndarray, " n"], chance: float | None, how: Mapping[str, int]) -> Estimate:
+def _mean(
+    values: Float64[np.ndarray, " n"],
+    clusters: Int64[np.ndarray, " n"],
+    chance: float | None,
+    how: Mapping[str, int],
+) -> Estimate:
     """The mean of cosines: equal ones, which resampling cannot tell apart, within 0..1."""
-    shifted = mean_estimate((1 + values.clip(-1, 1)) / 2, None, None, **how)
+    shifted = mean_estimate((1 + values.clip(-1, 1)) / 2, clusters, None, **how)
     low, high = 2 * shifted.low - 1, 2 * shifted.high - 1
     mean = float(values.mean())
     return Estimate(value=mean, low=min(low, mean), high=max(high, mean), chance=chance, n=shifted.n)

@@ -64,6 +64,7 @@ class PaintedScenes(Eval):
     reads without a mistake. Three things stand beside: the same on the real pictures (the ceiling that the detector
     leaves), on the picture of the training record whose caption is equal or nearest (copying is easy where captions
     repeat), and chance, which is what the painted pictures reach when they are dealt out to wrong captions.
+    Definitions: docs/reference/evals-painting.md.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("generate_image",)
@@ -111,7 +112,7 @@ class PaintedScenes(Eval):
             "training_captions": len(known),
             "broken_images": describe_broken(reader),
         }
-        items = {"images": item_table(map(data.uid, painted.places), found.values())}
+        items = {"images": item_table(map(data.uid, painted.places), found.values(), painted.clusters)}
         return config.result(
             model,
             data,
@@ -146,6 +147,7 @@ class _Read:
         """Each fact's accuracy over claims, a caption's mean over its facts, and captions wholly right: painted, real
         and copied; and what is gained over copying (paired)."""
         how = {"samples": self.config.bootstrap, "seed": self.config.seed}
+        clusters = self.painted.clusters
         found: dict[str, Estimate] = {}
         for way, verdicts in self.verdicts.items():
             dealt = self.dealt if not way else []
@@ -153,12 +155,14 @@ class _Read:
                 hits, owners = _claims(verdicts, fact)
                 if len(hits):
                     chance = float(np.mean([_claims(d, fact)[0].mean() for d in dealt])) if dealt else None
-                    found[f"{way}{fact}_accuracy"] = mean_estimate(hits, owners, chance, **how)
+                    found[f"{way}{fact}_accuracy"] = mean_estimate(hits, clusters[owners], chance, **how)
             chance = float(np.mean([_facts(d).mean() for d in dealt])) if dealt else None
-            found[f"{way}facts_accuracy"] = mean_estimate(_facts(verdicts), None, chance, **how)
+            found[f"{way}facts_accuracy"] = mean_estimate(_facts(verdicts), clusters, chance, **how)
             chance = float(np.mean([_all_right(d).mean() for d in dealt])) if dealt else None
-            found[f"{way}all_facts_accuracy"] = share_estimate(_all_right(verdicts), None, chance, **how)
-        test = paired_difference(_facts(self.verdicts[""]), _facts(self.verdicts["copy_"]), seed=self.config.seed)
+            found[f"{way}all_facts_accuracy"] = share_estimate(_all_right(verdicts), clusters, chance, **how)
+        test = paired_difference(
+            _facts(self.verdicts[""]), _facts(self.verdicts["copy_"]), clusters, seed=self.config.seed
+        )
         found["facts_gain_over_copy"] = Estimate(
             value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n
         )

@@ -4,34 +4,31 @@ Chance is what the same reconstructions reach beside other images: a codec that 
 above it. A thumbnail of as many places as the codec has is the level of a codec that knows nothing of images.
 """
 
-import base64
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from pydantic import Field
 from torch import Tensor
 
 from diptych.core.errors import EvalError
 from diptych.core.seeds import numpy_generator
-from diptych.data.decode import encode_png
-from diptych.data.image_reader import ImageReader
+from diptych.data.image_reader import ImageBatch, ImageReader
 from diptych.evals.eval import Estimate, Eval, EvalConfig, EvalResult, ItemTable
 from diptych.evals.items import item_table
-from diptych.evals.scoring import choose_places, describe_broken
+from diptych.evals.painted import encoded
+from diptych.evals.scoring import choose_places, describe_broken, distinct
 from diptych.evals.ssim import MOST_DB, psnr, ssim
 from diptych.evals.statistics import mean_estimate, paired_difference
+from diptych.evals.written import dealt_out
 from diptych.models.capabilities import require
 from diptych.models.codecs.codec import ImageTokenizer
 from diptych.models.pretrained import Pretrained
 from diptych.nn.quantizer import perplexity
 from diptych.report.figures import Figure, Picture, Pictures
-
-SHOWN_SIDE = 96
-"""Small images are enlarged, pixel by pixel, to at least about this side."""
 
 
 class ReconstructionConfig(EvalConfig):
@@ -52,7 +49,8 @@ class ReconstructionConfig(EvalConfig):
 
 class Reconstruction(Eval):
     """SSIM, PSNR (dB) and mean absolute error (shares of the range) of what a codec returns, with intervals over
-    images; how much better than a thumbnail of its grid; and of a codec with a codebook how much of it is used."""
+    images (equal ones are one cluster); how much better than a thumbnail of its grid; and of a codec with a codebook
+    how much of it is used. Definitions: docs/reference/evals-painting.md."""
 
     needs: ClassVar[tuple[str, ...]] = ("reconstruct",)
     headline: ClassVar[str] = "ssim"
@@ -67,28 +65,36 @@ class Reconstruction(Eval):
         reader = ImageReader(data, model.model.config.image_format, config.batch_size)
         seen = Seen(model)
         for batch in reader.batches(choose_places(data, config.max_items)):
-            seen.add(batch.places, batch.images)
-        if not seen.places:
-            raise EvalError("reconstruction must be given images; got none that can be read. Name another split.")
+            seen.add(batch)
+        clusters = distinct(seen.hashes)
+        if len(np.unique(clusters)) < 2:
+            raise EvalError(
+                f"reconstruction must be given at least 2 different readable images; got {len(np.unique(clusters))} of "
+                f"{len(data)}, {len(reader.broken)} being broken. Name another split, or raise max_items."
+            )
         values = seen.values()
-        metrics = self._metrics(values, seen.chance(config.seed), seen.thumbnails())
+        metrics = self._metrics(values, clusters, seen.chance(clusters, config.seed), seen.thumbnails())
         items: dict[str, ItemTable] = {}
         figures: tuple[Figure, ...] = ()
         if artifacts:
-            items = {"images": item_table(map(data.uid, seen.places), values)}
+            items = {"images": item_table(map(data.uid, seen.places), values, clusters)}
             figures = self._figures(seen, values["ssim"])
         settings = {"images": len(seen.places), "broken_images": describe_broken(reader), **seen.codebook()}
         return config.result(model, data, metrics=metrics, settings=settings, items=items, figures=figures)
 
     def _metrics(
-        self, values: dict[str, np.ndarray], chance: dict[str, float], thumbnails: dict[str, np.ndarray]
+        self,
+        values: dict[str, np.ndarray],
+        clusters: Int64[np.ndarray, " n"],
+        chance: dict[str, float],
+        thumbnails: dict[str, np.ndarray],
     ) -> dict[str, Estimate]:
         how = {"samples": self.config.bootstrap, "seed": self.config.seed}
-        metrics = {n: mean_estimate(values[n], None, chance[n], **how) for n in ("ssim", "l1")}
-        metrics["psnr"] = _in_db(mean_estimate(values["psnr"] / MOST_DB, None, chance["psnr"] / MOST_DB, **how))
+        metrics = {n: mean_estimate(values[n], clusters, chance[n], **how) for n in ("ssim", "l1")}
+        metrics["psnr"] = _in_db(mean_estimate(values["psnr"] / MOST_DB, clusters, chance["psnr"] / MOST_DB, **how))
         metrics["l1"] = metrics["l1"].replace(higher_is_better=False)
         for name, theirs in thumbnails.items():
-            test = paired_difference(values[name], theirs, np.arange(len(theirs)), seed=self.config.seed)
+            test = paired_difference(values[name], theirs, clusters, seed=self.config.seed)
             metrics[f"{name}_over_thumbnail"] = Estimate(
                 value=test.difference, low=test.low, high=test.high, chance=0.0, n=test.n
             )
@@ -111,21 +117,26 @@ class Seen:
         self.model: Any = model.model
         self.device = model.model.pixel_mean.device
         self.places: list[int] = []
+        self.hashes: list[bytes] = []
         self._wanted: list[Tensor] = []
         self._found: list[Tensor] = []
+        self._pairs: list[tuple[Tensor, Tensor]] = []  # views of both, image by image
         self._codes: Tensor | None = None
 
-    def add(self, places: list[int], images: UInt8[Tensor, "b 3 s s"]) -> None:
+    def add(self, batch: ImageBatch) -> None:
         """Send a batch through the codec."""
+        images: UInt8[Tensor, "b 3 s s"] = batch.images
         found = self.model.reconstruct(images.to(self.device)).cpu()
         if found.shape != images.shape:
             raise EvalError(
                 f"reconstruct must return images of the side that it is given; got {tuple(found.shape[1:])} for "
                 f"{tuple(images.shape[1:])}. Set the codec's image_format to the side that it paints at."
             )
-        self.places += places
+        self.places += batch.places
+        self.hashes += batch.hashes
         self._wanted.append(images)
         self._found.append(found)
+        self._pairs += zip(images, found, strict=True)
         if isinstance(self.model, ImageTokenizer):
             codes = self.model.codes(images.to(self.device)).flatten()
             counts = torch.bincount(codes, minlength=self.model.codebook_size)
@@ -135,15 +146,11 @@ class Seen:
         """Of each image."""
         return _compared(self._found, self._wanted)
 
-    def chance(self, seed: int) -> dict[str, float]:
+    def chance(self, clusters: Int64[np.ndarray, " n"], seed: int) -> dict[str, float]:
         """The means when what came back is dealt out to other images."""
-        found, wanted = torch.cat(self._found), torch.cat(self._wanted)
-        step = max(1, len(found) // 2)
-        order = numpy_generator("reconstruction chance", seed).permutation(len(found))
-        dealt = torch.empty(len(found), dtype=torch.int64)
-        dealt[torch.from_numpy(order)] = torch.from_numpy(np.roll(order, step))
-        size = len(self._wanted[0])
-        values = _compared(list(found[dealt].split(size)), list(wanted.split(size)))
+        dealt = torch.from_numpy(dealt_out(clusters, 1, seed)[0])
+        sizes = [len(part) for part in self._wanted]
+        values = _compared(list(torch.cat(self._found)[dealt].split(sizes)), self._wanted)
         return {n: float(v.mean()) for n, v in values.items()}
 
     def thumbnails(self) -> dict[str, Float64[np.ndarray, " n"]]:
@@ -174,11 +181,9 @@ class Seen:
 
     def picture(self, i: int, similarity: float) -> Picture:
         """An image beside what came back of it."""
-        found, wanted = (torch.cat(x)[i] for x in (self._found, self._wanted))
-        times = max(1, round(SHOWN_SIDE / wanted.shape[1]))
+        wanted, found = self._pairs[i]
         gap = torch.full((3, wanted.shape[1], 1), 255, dtype=torch.uint8)
-        both = torch.cat([wanted, gap, found], 2).repeat_interleave(times, 1).repeat_interleave(times, 2)
-        return Picture(image=base64.b64encode(encode_png(both.contiguous())).decode(), caption=f"{similarity:.3f}")
+        return Picture(image=encoded(torch.cat([wanted, gap, found], 2)), caption=f"{similarity:.3f}")
 
 
 def _in_db(e: Estimate) -> Estimate:
