@@ -26,6 +26,16 @@ def test_the_share_is_exact_and_the_ends_stay():
     assert torch.equal(found.tokens[~found.masked], tokens[~found.masked])
 
 
+@pytest.mark.parametrize("rate", [0.15, 0.3, 0.35, 0.6, 1.0])
+def test_no_text_has_more_hidden_than_the_most_of_its_width(rate):
+    how = TokenMaskingConfig(rate=rate)
+    for width in (1, 2, 3, 5, 30, 92):  # 0.35 of 90 is above 31.5 in float32 alone
+        found = mask_tokens(torch.zeros(1, width).long(), torch.tensor([width]), torch.arange(1), how, MASK, VOCAB)
+        assert how.most(width) == max(1, int(found.masked.sum()))
+    assert how.replace(unit="word").most(30) == 30
+    assert how.most(0) == 0
+
+
 def test_four_fifths_become_the_mask_a_tenth_another_token():
     tokens, lengths = texts(2000)
     found = mask_tokens(tokens, lengths, torch.arange(2000), TokenMaskingConfig(rate=0.5), MASK, VOCAB)

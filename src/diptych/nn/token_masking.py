@@ -35,6 +35,14 @@ class TokenMaskingConfig(Config):
             )
         return self
 
+    def most(self, width: int) -> int:
+        """How many tokens of texts of at most `width` are hidden at most, so that no shape is read back. Whole words
+        may be more than the share."""
+        if self.unit == "word":
+            return width
+        count = (self.rate * torch.tensor(max(width - 2, 0))).round()  # as each text's own is found, in float32
+        return min(width, max(1, int(count)))
+
 
 class MaskedTokens(NamedTuple):
     """The corrupted ids, and which tokens are to be foreseen."""

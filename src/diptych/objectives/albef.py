@@ -103,7 +103,7 @@ class AlbefPretraining(MomentumObjective):
                 "Let the loader mark words, or hide tokens."
             )
         hidden = mask_tokens(tokens, lengths, self.keys(batch), c, known.mask_id, model.vocab_size, batch.word_starts)
-        places = places_of(hidden.masked, self._most(tokens.shape[1]))  # equally many a text: no shape is read back
+        places = places_of(hidden.masked, c.most(tokens.shape[1]))  # equally many a text: no shape is read back
         bears, targets = hidden.masked.gather(1, places).float(), tokens.gather(1, places)
         log_p = self._logits(known, features, hidden.tokens, lengths, places).log_softmax(-1)
         nll = -log_p.gather(2, targets[..., None])[..., 0]
@@ -120,11 +120,6 @@ class AlbefPretraining(MomentumObjective):
             "foreseen": (hits * bears).sum(1),
             "hidden": bears.sum(1),
         }
-
-    def _most(self, width: int) -> int:
-        """The most tokens that are hidden of a text of `width`."""
-        c = self.config.masking
-        return width if c.unit == "word" else min(width, max(1, round(c.rate * max(width - 2, 0))))
 
     @staticmethod
     def _logits(

@@ -193,9 +193,9 @@ class MaskedData(Objective):
             found = mask_tokens(tokens[rows], lengths[rows], k, how, model.mask_id, model.vocab_size, starts)
             corrupted.append(found.tokens)
             masked.append(found.masked)
-            most = max(most, _most(how, longest))
+            most = max(most, how.most(longest))
         x = model.text_embed(torch.cat(corrupted))
-        return x, lengths, asked(torch.cat(masked), tokens, min(most, longest))
+        return x, lengths, asked(torch.cat(masked), tokens, most)
 
     def _foresee(
         self, states: Tensor, what: Asked, head: tuple[Tensor, Tensor], alone: int, names: tuple[str, str]
@@ -230,13 +230,6 @@ def asked(masked: Bool[Tensor, "b s"], truth: Int64[Tensor, "b s"], most: int) -
     places = places_of(masked, most)
     real = masked.gather(1, places).float()
     return Asked(places, truth.gather(1, places), real / real.sum(1, keepdim=True).clamp_min(1))
-
-
-def _most(how: TokenMaskingConfig, longest: int) -> int:
-    """How many tokens of a text of so many are hidden at most. Whole words may be more than the share."""
-    if how.unit == "word":
-        return longest
-    return max(1, int((how.rate * torch.tensor([longest - 2])).round()))
 
 
 def _mean(x: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class MutualMasking(Contrastive):
         model: Any = self.model
         assert batch.tokens is not None
         crossed = model.cross_text(model.enter_text(v.masked_text), v.lengths, seen)
-        masked, most = v.hidden.masked, self._most_hidden(batch.tokens.shape[1])
+        masked, most = v.hidden.masked, self.config.tokens.most(batch.tokens.shape[1])
         place = places_of(masked, most)
         weight, bias = model.head()
         hidden = crossed.gather(1, place[..., None].expand(-1, -1, crossed.shape[-1]))
@@ -200,12 +200,6 @@ class MutualMasking(Contrastive):
             "foreseen": (found.top.view_as(real) * real).sum(1),
             "targets": real.sum(1),
         }
-
-    def _most_hidden(self, columns: int) -> int:
-        """No text of so many tokens has more hidden: no number is read back from a device."""
-        c = self.config.tokens
-        inside = max(1, columns - 2)
-        return inside if c.unit == "word" else min(inside, math.ceil(c.rate * inside))
 
     def _matching(self, encoded: dict[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
