@@ -45,3 +45,11 @@ def test_results_on_several_datasets_are_told_apart(tmp_path):
 def test_nothing_to_show_is_said(tmp_path):
     with pytest.raises(DataError, match="Run diptych eval first"):
         eval_page(tmp_path)
+
+
+def test_a_checkpoints_result_says_which_one(tmp_path):
+    save(_result("zero_shot"), tmp_path)
+    save(_result("zero_shot"), tmp_path / "checkpoints" / "000000047616")
+    page = eval_page(tmp_path)
+    assert ">zero shot, checkpoint 47,616<" in page
+    assert page.count("zero shot, checkpoint") >= 1
