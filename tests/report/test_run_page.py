@@ -68,3 +68,20 @@ def test_stages_come_one_after_another_before_the_last_runs_curves(tmp_path):
     html = run_page(run)
     at = [html.index(f"<h2>{name}</h2>") for name in ("Stage: first", "Stage: second", "Curves")]
     assert at == sorted(at)
+
+
+def test_whatever_a_run_logs_has_a_curve_unless_it_never_changes(tmp_path):
+    run = fake_run.write(tmp_path / "run")
+    own = {"codebook_use": 0.5, "mlm": 2.0, "experts_entropy": 0.9, "experts_busiest": 1.5, "experts_idlest": 0.5}
+    records = [
+        {"kind": "train", "samples_seen": i, "step": i, "loss": 3.0 - i, "queue": 1024.0, "truncated": 0.1 * i}
+        | {k: v * (1 + i) for k, v in own.items()}
+        for i in range(3)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    html = run_page(run)
+    for name in ("codebook use", "mlm", "experts entropy", "experts, of an even share", "idlest"):
+        assert f">{name}<" in html or f"<title>{name}: " in html, name
+    assert "chance nan" not in html
+    for name in ("queue", "truncated", "step"):
+        assert f">{name}<" not in html, name

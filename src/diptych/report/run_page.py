@@ -62,17 +62,16 @@ def headlines(results: list[Json], metrics: list[Json], each: int = 3) -> str:
         for name in _first(result["metrics"], each):
             m = result["metrics"][name]
             share = is_share(name)
-            chance = "" if m.get("chance") is None else f", chance {shown(m['chance'], share, 2)}"
-            detail = f"{shown(m['low'], share)} to {shown(m['high'], share)}{chance}"
+            level = "" if m.get("chance") is None else f", chance {shown(m['chance'], share, 2)}"
+            detail = f"{shown(m['low'], share)} to {shown(m['high'], share)}{level}"
             task = f"{words(result['task'])}: " if each == 1 else ""
             boxes.append(card(f"{task}{words(name)} ({result['split']})", shown(m["value"], share), detail, _tone(m)))
     trained = [m for m in metrics if "loss" in m]
     if trained:
         last = trained[-1]
         boxes.append(card("samples seen", f"{last.get('samples_seen', 0):,}", f"epoch {last.get('epoch', 0):.1f}"))
-        boxes.append(
-            card("training loss", f"{last['loss']:.3f}", f"chance {last.get('chance_loss', float('nan')):.3f}")
-        )
+        chance = last.get("chance_loss")
+        boxes.append(card("training loss", f"{last['loss']:.3f}", "" if chance is None else f"chance {chance:.3f}"))
         rate = last.get("samples_per_s")
         if rate:
             boxes.append(card("rate", f"{rate:,.0f}/s", f"{last.get('data_wait', 0):.0%} of the time waiting for data"))
@@ -100,12 +99,30 @@ def _curves(metrics: list[Json]) -> str:
         ([line("samples_per_s", "samples/s")], "samples per second", False),
         ([line("data_wait", "waiting for data"), line("duplicate_captions", "repeated captions")], "share", False),
         ([line("memory_mb", "memory")], "memory, MB", False),
+        ([line("experts_busiest", "busiest"), line("experts_idlest", "idlest")], "experts, of an even share", False),
     ]
     for series, label, log in wanted:
         logged = [s for s in series if len(s.x)]
         if logged:
             charts.append(line_chart(logged, label, log_y=log))
+    charts += [line_chart([line(key, words(key))], words(key)) for key in _others(trained)]
     return columns(*charts)
+
+
+_KNOWN = (
+    *("samples_seen", "step", "epoch", "loss", "chance_loss", "lr", "grad_norm", "logit_scale", "sight", "memory_mb"),
+    *("positive_cosine", "negative_cosine", "samples_per_s", "data_wait", "duplicate_captions"),
+    *("experts_busiest", "experts_idlest", "nonfinite_steps", "quarantined", "truncated"),
+)
+"""What has a chart with others, or only counts; of troubles the doctor speaks."""
+
+
+def _others(trained: list[Json]) -> list[str]:
+    """Whatever else a run logs as it trains, in its order: the parts of its loss, how it is with its codebook or its
+    experts. What never changes is no curve."""
+    keys = [k for k in dict.fromkeys(k for m in trained for k in m) if k not in _KNOWN]
+    values = {k: {m[k] for m in trained if isinstance(m.get(k), (int, float))} for k in keys}
+    return [k for k in keys if len(values[k]) > 1]
 
 
 def _held_out(metrics: list[Json]) -> list[str]:
