@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from diptych.models.writer import NextTokens
 from diptych.objectives import token_loss as module
-from diptych.objectives.token_loss import each_token_loss, token_loss
+from diptych.objectives.token_loss import each_token_loss, token_loss, writing_loss, written_rows
 from tests.reference.token_loss import dense_token_loss
 
 
@@ -67,3 +68,21 @@ def test_each_token_under_autocast_is_that_of_the_sum():
     torch.testing.assert_close(each.sum(), total)
     for a, b in zip(found, want, strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_rows_of_written_texts_are_each_ones_sums_and_their_mean_is_over_tokens():
+    hidden, weight, bias = (torch.randn(*s, requires_grad=True) for s in ((6, 5), (13, 5), (13,)))
+    targets, record = torch.randint(13, (6,)), torch.tensor([0, 0, 0, 2, 2, 3])  # the second wrote nothing
+    rows = written_rows(NextTokens(hidden, targets, record), (weight, bias), 4, 0.1)
+    assert rows["targets"].tolist() == [3, 0, 2, 1]
+    summed, each = token_loss(hidden, weight, bias, targets, 0.1)
+    for name, by_token in (("nll", each.nll), ("foreseen", each.top)):
+        expected = [by_token[record == r].sum().item() for r in range(4)]
+        assert rows[name].tolist() == pytest.approx(expected, abs=1e-5)
+    loss, parts = writing_loss(rows)
+    assert loss.item() == pytest.approx(summed.item() / 6, abs=1e-5)
+    assert parts["nll"].item() == pytest.approx(each.nll.mean().item(), abs=1e-5)
+    assert parts["foreseen"].item() == pytest.approx(each.top.mean().item(), abs=1e-6)
+    want = torch.autograd.grad(summed / 6, [hidden, weight, bias])
+    for a, b in zip(torch.autograd.grad(loss, [hidden, weight, bias]), want, strict=True):
+        torch.testing.assert_close(a, b)

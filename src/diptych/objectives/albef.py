@@ -14,13 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, world_size
 from diptych.core.errors import ConfigError
 from diptych.models.model import Model
 from diptych.nn.patch_masking import places_of
 from diptych.nn.token_masking import TokenMaskingConfig, mask_tokens
 from diptych.objectives.matching import of_all
 from diptych.objectives.momentum import MomentumConfig, MomentumObjective
+from diptych.objectives.sides import share_of_mean
 
 
 class AlbefPretrainingConfig(MomentumConfig):
@@ -86,9 +86,9 @@ class AlbefPretraining(MomentumObjective):
         return model.match_states(features, rows, lengths)
 
     def third(self, encoded: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        everyone = world_size() / all_sum(encoded["hidden"].detach().sum()).clamp_min(1)
-        parts = {n: encoded[n].sum() * everyone for n in ("mlm", "foreseen")}
-        return self.config.masked * encoded["masked_loss"].sum() * everyone, parts
+        share = share_of_mean(encoded["hidden"])
+        parts = {n: encoded[n].sum() * share for n in ("mlm", "foreseen")}
+        return self.config.masked * encoded["masked_loss"].sum() * share, parts
 
     def _hidden(self, features: Tensor, given: Tensor | None, batch: Batch) -> dict[str, Tensor]:
         """The loss of foreseeing each text's hidden tokens, summed over them. `given`: the teacher's image tokens."""

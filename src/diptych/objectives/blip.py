@@ -8,17 +8,15 @@ gradient of the whole batch.
 
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, world_size
 from diptych.models.model import Model
 from diptych.objectives.matching import of_all
 from diptych.objectives.momentum import MomentumConfig, MomentumObjective
-from diptych.objectives.token_loss import token_loss
+from diptych.objectives.token_loss import writing_loss, written_rows
 
 
 class BlipPretrainingConfig(MomentumConfig):
@@ -50,9 +48,8 @@ class BlipPretraining(MomentumObjective):
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """A row a pair each of: "image" and "text" (b e), unit vectors; the teacher's, "image_key" and "text_key";
-        "features" (b p c), what texts attend to, "tokens" (b context) and "lengths", for matching; "draw"; "written",
-        equal shares of the summed loss of writing, whose sum alone has a meaning; "nll", "foreseen" and "targets", each
-        text's own sums."""
+        "features" (b p c), what texts attend to, "tokens" (b context) and "lengths", for matching; "draw"; what
+        `token_loss.written_rows` has of writing the text."""
         model: Any = self.model
         features, tokens, lengths = self.pairs(batch)
         keys = self.keys_of(batch)
@@ -63,7 +60,7 @@ class BlipPretraining(MomentumObjective):
             "tokens": self.widened(tokens),
             **keys,
             **self.shared_rows(batch, features),
-            **self._written(features, batch),
+            **written_rows(model.written(features, batch), model.head(), len(features), self.config.writing_smoothing),
         }
 
     def judge(
@@ -76,21 +73,5 @@ class BlipPretraining(MomentumObjective):
         return model.matching_logits(features, rows, lengths)
 
     def third(self, encoded: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        everyone = world_size() / all_sum(encoded["targets"].detach().sum()).clamp_min(1)
-        parts = {"nll": encoded["nll"].sum() * everyone, "foreseen": encoded["foreseen"].sum() * everyone}
-        return self.config.writing * encoded["written"].sum() * everyone, parts
-
-    def _written(self, features: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The loss of writing each text, summed over its tokens that bear loss."""
-        model: Any = self.model
-        hidden, targets, record = model.written(features, batch)
-        weight, bias = model.head()
-        summed, each = token_loss(hidden, weight, bias, targets, self.config.writing_smoothing)
-        b = len(features)
-        zeros = torch.zeros(b, device=hidden.device)
-        return {
-            "written": summed.expand(b) / b,
-            "nll": zeros.index_add(0, record, each.nll),
-            "foreseen": zeros.index_add(0, record, each.top),
-            "targets": zeros.index_add(0, record, torch.ones_like(each.nll)),
-        }
+        loss, parts = writing_loss(encoded)
+        return self.config.writing * loss, parts

@@ -11,14 +11,13 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, world_size
 from diptych.core.errors import ConfigError
 from diptych.models.model import Model
 from diptych.objectives.contrastive import Contrastive, ContrastiveConfig
 from diptych.objectives.exchange import Exchange
 from diptych.objectives.objective import Losses, ObjectiveConfig
 from diptych.objectives.tiled_softmax import Duplicates
-from diptych.objectives.token_loss import each_token_loss
+from diptych.objectives.token_loss import writing_loss, written_rows
 
 
 class ContrastiveCaptioningConfig(ObjectiveConfig):
@@ -66,26 +65,17 @@ class ContrastiveCaptioning(Contrastive):
         self.config = config
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit vectors "image" and "text" (b, e); of each pair's caption "caption_loss" and "caption_nll", sums over
-        its tokens that bear loss, of which only the first has a gradient, "caption_hits", the tokens foreseen, and
-        "caption_count", how many there are (b)."""
+        """Unit vectors "image" and "text" (b, e); what `token_loss.written_rows` has of the captions."""
         model: Any = self.model
         image, text, said = model.encode_pairs(batch)
-        weight, bias = model.head()
-        each, parts = each_token_loss(said.hidden, weight, bias, said.targets, self.config.caption_smoothing)
-        one = torch.ones_like(parts.nll)
-        sums = {"caption_loss": each, "caption_nll": parts.nll, "caption_hits": parts.top, "caption_count": one}
-        zeros = torch.zeros(len(image), device=image.device)
-        return {"image": image, "text": text} | {n: zeros.index_add(0, said.record, v) for n, v in sums.items()}
+        rows = written_rows(said, model.head(), len(image), self.config.caption_smoothing)
+        return {"image": image, "text": text, **rows}
 
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The loss from what `encode` returned; float32 whatever the autocast around it."""
         pairs = super().loss(encoded, batch)
         with torch.autocast(pairs.total.device.type, enabled=False):
-            names = ("caption_loss", "caption_nll", "caption_hits")
-            # the mean over ranks of W S_r / C is the sum of all S_r over all C
-            tokens = all_sum(encoded["caption_count"].detach().sum()).clamp_min(1) / world_size()
-            caption, nll, hits = (encoded[n].float().sum() / tokens for n in names)
+            caption, said = writing_loss(encoded)
             total = self.config.contrastive_weight * pairs.total + self.config.caption_weight * caption
-            parts = {"nll": nll.detach(), "token_accuracy": hits.detach()}
+            parts = {"nll": said["nll"], "token_accuracy": said["foreseen"]}
         return Losses(total, pairs.count, pairs.parts | parts)

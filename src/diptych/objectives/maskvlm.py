@@ -28,6 +28,7 @@ from diptych.objectives.contrastive import Contrastive, ContrastiveConfig
 from diptych.objectives.exchange import Exchange
 from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
 from diptych.objectives.objective import Losses, ObjectiveConfig
+from diptych.objectives.sides import share_of_mean
 from diptych.objectives.tiled_softmax import Duplicates
 from diptych.objectives.token_loss import each_token_loss
 
@@ -130,12 +131,12 @@ class MutualMasking(Contrastive):
         c = self.config
         pairs = super().loss(encoded, batch)
         matching, matched = self._matching(encoded, batch)
-        everyone = world_size() / all_sum(encoded["targets"].detach().sum()).clamp_min(1)
+        share = share_of_mean(encoded["targets"])
         with torch.autocast(pairs.total.device.type, enabled=False):
             mim = encoded["mim"].float().mean()
-            mlm = encoded["mlm"].float().sum() * everyone
+            mlm = encoded["mlm"].float().sum() * share
             total = c.mim * mim + c.mlm * mlm + c.contrast * pairs.total + c.matching * matching
-            foreseen = encoded["foreseen"].detach().sum() * everyone
+            foreseen = encoded["foreseen"].detach().sum() * share
         parts = {"mim": mim, "mlm": mlm, "contrast": pairs.total, "matching": matching}
         parts |= {"foreseen": foreseen, "matched": matched}
         return Losses(total.float(), pairs.count, {k: p.detach() for k, p in parts.items()})

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
+from diptych.core.distributed import gather, gather_with_grad, rank
+from diptych.objectives.sides import share_of_mean
 
 FLOOR = 1e-4
 """What LAVIS adds to each probability from which a negative is drawn, so that no pair is out of reach."""
@@ -80,7 +81,7 @@ def of_all(rows: Tensor) -> Tensor:
 def matching_loss(logits: Float[Tensor, "n 2"], judged: Judged) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """(the loss, the share judged right): means over all ranks' rows that count, as this rank's part of a mean over
     ranks. `logits` are of "no match" and "match"."""
-    share = judged.counts * (world_size() / all_sum(judged.counts.sum()))
+    share = judged.counts * share_of_mean(judged.counts)
     logits, labels = logits.float(), judged.labels
     right = (logits.argmax(1) == labels).float()
     return (F.cross_entropy(logits, labels, reduction="none") * share).sum(), (right * share).sum()

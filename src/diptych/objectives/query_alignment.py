@@ -20,14 +20,14 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, gather, gather_with_grad, rank, world_size
+from diptych.core.distributed import gather, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError, DataError
 from diptych.models.model import Model
 from diptych.nn.draws import uniform
 from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
 from diptych.objectives.same_pairs import SamePairs
-from diptych.objectives.token_loss import token_loss
+from diptych.objectives.token_loss import writing_loss, written_rows
 
 TILE = 1 << 22
 """Cosines of queries and texts that are formed at a time."""
@@ -85,8 +85,7 @@ class QueryAlignment(Objective):
     def encode(self, batch: Batch) -> dict[str, Tensor]:
         """A row a pair each of: "queries" (b m e) and "text" (b e), unit vectors; "image" (b p c), what queries attend
         to, "tokens" (b context) and "lengths", for matching; "draw" (b 2), the numbers in 0..1 by which negatives are
-        drawn; "written", equal shares of the summed loss of writing, whose sum alone has a meaning; "nll", "foreseen"
-        and "targets", each text's own sums."""
+        drawn; what `token_loss.written_rows` has of writing the text."""
         model: Any = self.model
         if batch.tokens is None or batch.lengths is None:
             raise DataError("QueryAlignment must be given batches of images and texts; got one without. Use pairs.")
@@ -97,6 +96,7 @@ class QueryAlignment(Objective):
                 f"for {len(batch.tokens)} texts. Use pairs."
             )
         aligned = model.align(features, batch.tokens, batch.lengths)
+        said = model.next_tokens(aligned.written, batch)
         short = model.config.context_length - batch.tokens.shape[1]
         return {
             "queries": aligned.queries,
@@ -105,7 +105,7 @@ class QueryAlignment(Objective):
             "tokens": F.pad(batch.tokens, (0, short)),  # equally wide in all pieces and on all ranks
             "lengths": batch.lengths.to(features.device, non_blocking=True),
             "draw": uniform(self.keys(batch), "negatives", 2),
-            **self._written(aligned.written, batch),
+            **written_rows(said, model.head(), len(features), self.config.writing_smoothing),
         }
 
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
@@ -121,16 +121,9 @@ class QueryAlignment(Objective):
                 find(i2t, rank() * b, same, c.label_smoothing) + find(t2i, rank() * b, same, c.label_smoothing)
             ) / 2
         matching, matched = self._matching(encoded, i2t.detach(), t2i.detach(), same)
-        everyone = world_size() / all_sum(encoded["targets"].detach().sum()).clamp_min(1)
-        writing = encoded["written"].sum() * everyone
+        writing, said = writing_loss(encoded)
         total = c.contrast * contrast + c.matching * matching + c.writing * writing
-        parts = {
-            "contrast": contrast,
-            "matching": matching,
-            "nll": encoded["nll"].sum() * everyone,
-            "matched": matched,
-            "foreseen": encoded["foreseen"].sum() * everyone,
-        }
+        parts = {"contrast": contrast, "matching": matching, "matched": matched, **said}
         count = torch.full((), float(b), device=total.device)
         return Losses(total.float(), count, {k: v.detach() for k, v in parts.items()})
 
@@ -154,21 +147,6 @@ class QueryAlignment(Objective):
                     numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
         chance = c.contrast * math.log(g) + c.matching * CHANCE + c.writing * math.log(self.model.vocab_size)
         return {k: float(v) for k, v in numbers.items()} | {"chance_loss": chance}
-
-    def _written(self, written: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The loss of writing each text, summed over its tokens that bear loss."""
-        model: Any = self.model
-        hidden, targets, record = model.next_tokens(written, batch)
-        weight, bias = model.head()
-        summed, each = token_loss(hidden, weight, bias, targets, self.config.writing_smoothing)
-        b = len(written)
-        zeros = torch.zeros(b, device=hidden.device)
-        return {
-            "written": summed.expand(b) / b,
-            "nll": zeros.index_add(0, record, each.nll),
-            "foreseen": zeros.index_add(0, record, each.top),
-            "targets": zeros.index_add(0, record, torch.ones_like(each.nll)),
-        }
 
     def _matching(
         self, encoded: dict[str, Tensor], i2t: Tensor, t2i: Tensor, same: Bool[Tensor, "b g"] | None

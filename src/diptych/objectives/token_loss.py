@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from diptych.models.writer import NextTokens
+from diptych.objectives.sides import share_of_mean
 from diptych.objectives.tiles import with_gradient
 
 TILE = 1 << 22
@@ -118,6 +120,32 @@ class _EachToken(torch.autograd.Function):
         ctx.kept = None
         cast = [None if g is None else g.to(x.dtype) for x, g in zip(inputs, grads, strict=True)]
         return (*cast, *([None] if bias is None else []), None, None, None)
+
+
+def written_rows(
+    said: NextTokens,
+    head: tuple[Float[Tensor, "v d"], Float[Tensor, " v"] | None],
+    records: int,
+    label_smoothing: float,
+) -> dict[str, Float[Tensor, " b"]]:
+    """A row a record of the loss of writing its text, for objectives whose rows are kept, gathered and joined.
+
+    "written": equal shares of `token_loss`, whose sum alone has a meaning; "nll", "foreseen" and "targets": each
+    record's own sums, without gradient, of -log p, of tokens foreseen, and of tokens.
+    """
+    summed, each = token_loss(said.hidden, *head, said.targets, label_smoothing)
+    zeros = torch.zeros(records, device=said.hidden.device)
+    sums = {"nll": each.nll, "foreseen": each.top, "targets": torch.ones_like(each.nll)}
+    rows = {n: zeros.index_add(0, said.record, x) for n, x in sums.items()}
+    return {"written": summed.expand(records) / records, **rows}
+
+
+def writing_loss(rows: dict[str, Tensor]) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """(the loss, its parts "nll" and "foreseen") from what `written_rows` gave: means over all ranks' tokens, as this
+    rank's part of a mean over ranks. A collective."""
+    share = share_of_mean(rows["targets"])
+    loss, nll, foreseen = (rows[n].float().sum() * share for n in ("written", "nll", "foreseen"))
+    return loss, {"nll": nll.detach(), "foreseen": foreseen.detach()}
 
 
 def _precision_around(device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
