@@ -2,18 +2,8 @@
 
 import json
 
-import pytest
-
-from diptych.cli.main import main
+from tests.cli.said import say
 from tests.data.curation_pools import packed_pool
-
-
-def say(capsys, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 def test_a_set_is_composed_looked_at_and_compared(capsys, tmp_path) -> None:

@@ -2,20 +2,10 @@
 
 import json
 
-import pytest
-
-from diptych.cli.main import main
+from tests.cli.said import say
 from tests.data.curation_pools import packed_pool
 from tests.data.pictures import png
 from tests.data.web.hostile import says, serving
-
-
-def say(capsys, *arguments: object) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 def test_links_are_collected(capsys, tmp_path) -> None:
@@ -30,6 +20,30 @@ def test_links_are_collected(capsys, tmp_path) -> None:
     assert "1 robots_txt" in out
     code, out, _ = say(capsys, "collect")
     assert "urls" in out.split()
+
+
+def test_pages_with_links_alone_say_what_to_do_next(capsys, tmp_path) -> None:
+    page, links = tmp_path / "p.html", tmp_path / "l.jsonl"
+    page.write_text("<img src=https://e.org/a.png alt='a dog'><img src=https://e.org/b.png>")
+    how = ("rule=laion", f"links={links}", "limits.min_side=100", "tokenizer=none", "jobs=1")
+    code, out, err = say(capsys, "collect", "html", page, *how, "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "No image is here, so nothing was packed (rejected: 1 " in out
+    assert f"Wrote 1 links into {links}. Fetch them: diptych collect urls {links}" in out
+    assert len(links.read_text().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+    (tmp_path / "a.png").write_bytes(png(1))
+    page.write_text("<img src=https://e.org/a.png alt='a dog'><img src=a.png alt='a cat'>")
+    code, out, _ = say(capsys, "collect", "html", page, "rule=cc2dataset", *how[1:], "--out", tmp_path / "out")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("Wrote 1 links into")
+
+    for wrong, said in (("limts.min_side=1", "Did you mean 'limits'"), ("limits.min_sid=1", "Did you mean 'min_side'")):
+        code, _, err = say(capsys, "collect", "html", page, wrong)
+        assert code == 1
+        assert said in err
+        assert "Traceback" not in err
 
 
 def test_a_pool_is_curated(capsys, tmp_path) -> None:

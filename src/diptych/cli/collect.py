@@ -1,5 +1,6 @@
 """``diptych collect``: pairs out of what people really have."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,9 @@ def command(
     """Collect pairs with their origin and licence; every record is kept or named with its reason."""
     from diptych.core.config import override
     from diptych.core.errors import ConfigError
+    from diptych.core.folder import did_you_mean
+    from diptych.data.collect.collector import NothingToPack, collectors, settings_of
     from diptych.data.collect.collector import collector as make
-    from diptych.data.collect.collector import collectors, settings_of
     from diptych.data.executors.executor import executor
     from diptych.data.pack import PackConfig, pack
     from diptych.data.web.download import DownloadConfig, download
@@ -42,11 +44,19 @@ def command(
         assert isinstance(config, DownloadConfig)
         typer.echo(str(download(Path(path), out, executor(engine, jobs), config)))
         return
-    packing: dict[str, object] = {"overwrite": overwrite}
-    own: dict[str, str] = {}
+    own, packing = list[str](), list[str]()
+    known = settings_of(collector)
     for setting in settings or []:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"a setting must be field=value; got {setting!r}. Example: rule=laion")
-        (own if name in settings_of(collector) else packing)[name] = value
-    typer.echo(str(pack(make(collector, path, **own), out, PackConfig(**packing))))
+        field = setting.partition("=")[0].partition(".")[0]
+        if field not in known | set(PackConfig.model_fields):
+            raise ConfigError(
+                f"a setting must be FIELD=VALUE, a field of {collector} or of packing; got {setting!r}. "
+                + did_you_mean(field, sorted(known | set(PackConfig.model_fields)))
+            )
+        (own if field in known else packing).append(setting)
+    source, how = make(collector, path, own), override(PackConfig(overwrite=overwrite), packing)
+    assert isinstance(how, PackConfig)
+    with suppress(NothingToPack):  # it is said below
+        typer.echo(str(pack(source, out, how)))
+    if source.next_step():
+        typer.echo(source.next_step())

@@ -25,3 +25,4 @@ def test_it_is_a_source_named_after_its_file(name: str, tmp_path) -> None:
         made = collector(name, str(tmp_path / "empty"))
         assert isinstance(made, Collector)
         assert made.collector == name
+        assert made.next_step() == ""

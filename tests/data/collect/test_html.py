@@ -10,7 +10,7 @@ import pytest
 
 from diptych.core.errors import ConfigError, DataError
 from diptych.core.record import Record
-from diptych.data.collect.collector import collector
+from diptych.data.collect.collector import NothingToPack, collector
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import Reject
 from tests.data.collect import warcs
@@ -158,8 +158,10 @@ def test_wats_give_links(tmp_path: Path) -> None:
     )
     table = tmp_path / "links.jsonl"
     found: list[Reject] = []
-    with pytest.raises(DataError, match=r"it holds 1 links, which are written. Fetch them: diptych collect urls"):
-        found.extend(collector("html", str(path), rule="cc2dataset", links=str(table)).records())
+    pages = collector("html", str(path), rule="cc2dataset", links=str(table))
+    with pytest.raises(NothingToPack, match=r"Wrote 1 links into .*jsonl. Fetch them: diptych collect urls") as nothing:
+        found.extend(pages.records())
+    assert pages.next_step() == str(nothing.value)
     row = json.loads(table.read_text())
     assert (row["url"], row["caption"]) == ("http://e.org/base/a/b.png", "a picture")
     _, rejected = collect(path, rule="laion")

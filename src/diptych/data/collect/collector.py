@@ -5,10 +5,12 @@ rejects, with a reason) like any source, so that packing, curation and training 
 known of a record's origin stands in its meta under ``collected`` (`Provenance`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from diptych.core.config import Config, to_dict
+from diptych.core.config import Config, override, to_dict
+from diptych.core.errors import DataError
 from diptych.core.folder import Folder
 from diptych.core.record import Record
 from diptych.data import collect as folder
@@ -30,6 +32,11 @@ class Provenance(Config):
     place: str = ""
     licence: str = ""
     opt_out: str = ""
+
+
+class NothingToPack(DataError):
+    """Raised by `Collector.records` at its end where there was no record, but something else that was written down: no
+    mistake. Its words are those of `Collector.next_step`."""
 
 
 class CollectorConfig(SourceConfig):
@@ -57,6 +64,10 @@ class Collector(Source):
         """The collector's name, which is that of its file."""
         return type(self).__module__.rpartition(".")[2]
 
+    def next_step(self) -> str:
+        """After `records`: what was written besides them, and what to do with it, for people; "": nothing was."""
+        return ""
+
     def from_here(
         self, record: Record, origin: str, place: str = "", rule: str = "", licence: str = "", opt_out: str = ""
     ) -> Record:
@@ -81,9 +92,12 @@ def collectors() -> tuple[str, ...]:
     return COLLECTORS.names()
 
 
-def collector(name: str, path: str, **settings: Any) -> Collector:
-    """The collector called `name` over what lies at `path`. Raises ConfigError for an unknown one."""
-    return COLLECTORS.find(name)(path=path, **settings).build()
+def collector(name: str, path: str, assignments: Sequence[str] = (), **settings: Any) -> Collector:
+    """The collector called `name` over what lies at `path`; `assignments` are settings as on the command line
+    (``limits.min_side=100``). Raises ConfigError for an unknown one."""
+    config = override(COLLECTORS.find(name)(path=path, **settings), list(assignments))
+    assert isinstance(config, CollectorConfig)
+    return config.build()
 
 
 def settings_of(name: str) -> set[str]:

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from diptych.core.errors import ConfigError, DataError
 from diptych.core.record import Record, Segment
-from diptych.data.collect.collector import Collector, CollectorConfig
+from diptych.data.collect.collector import Collector, CollectorConfig, NothingToPack
 from diptych.data.collect.interleaved import (
     STOP_WORDS,
     InterleavedLimits,
@@ -108,21 +108,33 @@ class Html(Collector):
         self.root = self.path if self.path.is_dir() else self.path.parent
         stop = STOP_WORDS if config.stop_words == "english" else _words(config.stop_words)
         self.lists = WordLists(stop=stop, flagged=_words(config.flagged_words), common=_words(config.common_words))
-        self._links = LinkTable("")
+        self._links, self._next = LinkTable(""), ""
 
     def records(self) -> Iterator[Record | Reject]:
-        """Every pair or page. Raises DataError where there was nothing but links, which then are in their table."""
-        kept = 0
+        """Every pair or page. Raises NothingToPack where there was nothing but links, which then are in their table."""
+        self._next = ""
+        kept, rejected = 0, Counter[str]()
         with LinkTable(self.config.links) as self._links:
             for file in self._files():
                 for item in self._of_file(file):
                     kept += isinstance(item, Record)
+                    if isinstance(item, Reject):
+                        rejected[item.reason] += 1
                     yield item
-        if not kept and self._links.rows:
-            raise DataError(
-                f"{self.path} must hold images to be packed; it holds {self._links.rows:,} links, which are written. "
-                f"Fetch them: diptych collect urls {self.config.links}"
+        if self._links.rows:
+            self._next = (
+                f"Wrote {self._links.rows:,} links into {self.config.links}. Fetch them: diptych collect urls "
+                f"{self.config.links}"
             )
+        if not kept and self._links.rows:
+            left = ", ".join(f"{n:,} {reason}" for reason, n in rejected.most_common())
+            why = f"No image is here, so nothing was packed{f' (rejected: {left})' if left else ''}."
+            self._next = f"{why} {self._next}"
+            raise NothingToPack(self._next)
+
+    def next_step(self) -> str:
+        """How the links that were written are fetched."""
+        return self._next
 
     def _files(self) -> Iterator[Path]:
         if not self.path.is_dir():
