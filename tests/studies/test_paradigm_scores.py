@@ -3,8 +3,18 @@
 import pytest
 import torch
 
-from diptych.core.errors import ConfigError
-from diptych.studies.paradigm_scores import items_of, ranks_of
+from diptych.core.errors import ConfigError, EvalError
+from diptych.studies.paradigm_scores import items_of, ranks_of, scores_of
+from tests.evals import fakes
+
+
+class Broken(fakes.Scores):
+    """Has no score for one pair."""
+
+    def score(self, images: torch.Tensor, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        scores = super().score(images, tokens, lengths)
+        scores[3, 0] = float("nan")
+        return scores
 
 
 def test_ranks_count_what_scores_as_high() -> None:
@@ -33,3 +43,18 @@ def test_no_name_comes_twice() -> None:
     assert [split.said[p] for p in places] == names
     with pytest.raises(ConfigError, match="got 5, and there are 4"):
         items_of(split, 5)
+
+
+def test_pictures_come_from_all_over_the_split() -> None:
+    places, _ = items_of(Split([f"thing {i}" for i in range(400)]), 40)
+    assert places == sorted(places)
+    assert min(sum(100 * q <= p < 100 * (q + 1) for p in places) for q in range(4)) >= 4
+
+
+def test_scores_that_are_no_numbers_earn_nothing() -> None:
+    split, model = fakes.pairs(4), fakes.model(Broken)
+    with pytest.raises(EvalError, match=r"scores must be finite; got 1 of 16 .* own score"):
+        scores_of(model, split, range(4), [split.captions(i)[0] for i in range(4)])
+    split.images[2] = b"no picture"
+    with pytest.raises(ConfigError, match=r"must be readable; 1 are not"):
+        scores_of(fakes.model(), split, range(4), [split.captions(i)[0] for i in range(4)])

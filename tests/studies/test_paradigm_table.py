@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 
+from diptych.evals.intervals import wilson
 from diptych.studies.paradigm_table import hits_of, table
 
 
@@ -31,6 +33,15 @@ def test_a_clear_difference_is_starred_and_none_is_not() -> None:
     assert "50.0% [40.0%, 60.0%]" in rows["a"]
     assert "10.0%" in rows["guessing"]
     json.dumps(numbers)
+
+
+def test_probes_are_averaged_over_seeds_and_rare_hits_have_wilsons_interval() -> None:
+    other = cell("a", 1, 2) | {"probe": {"value": 0.7, "low": 0.6, "high": 0.8, "chance": 0.1, "n": 40}}
+    _, numbers = table([cell("a", 0, 2), other], 40, "a")
+    row = numbers["budgets"]["samples"][0]
+    assert row["probe"]["value"] == pytest.approx(0.6)
+    assert row["probe"]["high"] == pytest.approx(0.7)
+    assert row["metrics"]["zero_shot"][2] == pytest.approx(wilson(2, 40).high, abs=0.02)
 
 
 def test_seeds_are_averaged_item_by_item() -> None:

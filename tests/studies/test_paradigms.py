@@ -100,6 +100,21 @@ def test_stages_share_a_budget_as_the_recipe_shares_it() -> None:
     assert scaled(writes(), 1.0).train.samples_seen == 16
 
 
+def test_what_would_stop_the_judging_stops_the_study_before_it_trains(finished: tuple[str, Path]) -> None:
+    asks = ParadigmsConfig(data=(finished[0],), split="val", recipes=("clip:tiny",), items=8)
+    with pytest.raises(ConfigError, match=r"label_field must be a field .* got 'group'"):
+        asks.build().plan()
+    with pytest.raises(ConfigError, match="items must be at most"):
+        asks.replace(items=5000, label_field="").build().plan()
+
+
+def test_cells_that_were_judged_on_other_pictures_make_no_table(finished: tuple[str, Path]) -> None:
+    cells = {p.stem: json.loads(p.read_text()) for p in (finished[1] / "cells").iterdir()}
+    cells["clip-tiny-samples-0"]["captions"][0] = "another"
+    with pytest.raises(ConfigError, match="must be judged on the same pictures"):
+        ParadigmsConfig(items=8).build().report(cells)
+
+
 def test_time_needs_the_rates_of_equal_samples() -> None:
     with pytest.raises(ConfigError, match="budgets must hold 'samples' where it holds 'minutes'"):
         ParadigmsConfig(budgets=("minutes",)).build()

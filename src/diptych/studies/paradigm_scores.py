@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diptych.core.errors import ConfigError
+from diptych.core.errors import ConfigError, EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.scoring import ScoredItems, Scoring, choose_places
 from diptych.models.pretrained import Pretrained
@@ -27,18 +27,18 @@ WAYS = {
 
 
 def items_of(split: Any, count: int) -> tuple[list[int], list[str]]:
-    """Places and first captions of `count` pictures, no caption twice, always the same ones."""
-    seen: dict[str, int] = {}
-    for place in choose_places(split, min(len(split), 3 * count)):
-        captions = split.captions(place)
-        if captions and captions[0] not in seen:
-            seen[captions[0]] = place
-    chosen = list(seen.items())[:count]
-    if len(chosen) < count:
+    """Places and first captions of `count` pictures from all over the split, no caption twice, always the same ones."""
+    first: dict[str, int] = {}
+    for place in range(len(split)):
+        if captions := split.captions(place):
+            first.setdefault(captions[0], place)
+    if len(first) < count:
         raise ConfigError(
             f"items must be at most as many as pictures with a caption of their own in {split.name}; got {count}, and "
-            f"there are {len(chosen)}. Lower it."
+            f"there are {len(first)}. Lower it."
         )
+    named = list(first.items())
+    chosen = [named[i] for i in choose_places(named, count)]
     return [place for _, place in chosen], [name for name, _ in chosen]
 
 
@@ -60,7 +60,17 @@ def scores_of(
         if "cosine" not in found or not torch.allclose(own, found["cosine"], atol=1e-3):
             found |= _with_priors(model, reader, places, names, own)
     if reader.broken:
-        raise ConfigError(f"every picture that is judged on must be readable; got {reader.broken}.")
+        named = ", ".join(f"{split.uid(p)}: {why}" for p, why in list(reader.broken.items())[:3])
+        raise ConfigError(
+            f"every picture that is judged on must be readable; {len(reader.broken)} are not ({named}). Pack the data "
+            "again without them."
+        )
+    for way, scores in found.items():  # NaN is below every other number: its rank would be the best
+        if not scores.isfinite().all():
+            raise EvalError(
+                f"scores must be finite; got {int((~scores.isfinite()).sum())} of {scores.numel()} that are not, by "
+                f"the {WAYS[way]}. The training went wrong: look at the run's log."
+            )
     return found
 
 

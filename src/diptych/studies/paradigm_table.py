@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from diptych.evals.statistics import bootstrap_mean, holm, paired_difference
+from diptych.evals.statistics import holm, paired_difference, score_interval
 from diptych.studies.paradigm_scores import WAYS
 
 METRICS = {"zero_shot": "zero-shot", "recall_at_1": "text to image R@1", "recall_at_5": "R@5"}
@@ -31,15 +31,16 @@ def table(cells: Cells, items: int, first: str) -> tuple[str, dict[str, Any]]:
 
 
 def _rows(cells: Cells, first: str) -> list[dict[str, Any]]:
-    """A row a recipe and way, with paired tests against the recipe `first` by its first way, Holm over all rows."""
+    """A row a recipe and way, with paired tests of `METRICS` against the recipe `first` by its first way, Holm over
+    all of them."""
     by_recipe = {name: [c for c in cells if c["recipe"] == name] for name in dict.fromkeys(c["recipe"] for c in cells)}
     rows = []
     for name, of in by_recipe.items():
         for way in of[0]["ranks"]:
             values = {m: hits_of(of, way, m) for m in METRICS}
             about = {k: float(np.mean([c[k] for c in of])) for k in ("samples_seen", "seconds", "parameters")}
-            metrics = {m: [float(v.mean()), *bootstrap_mean(v)] for m, v in values.items()}
-            extra = {k: of[0][k] for k in ("probe", "scene_tests") if k in of[0]}
+            metrics = {m: [float(v.mean()), *score_interval(v)] for m, v in values.items()}
+            extra = {k: _over_seeds([c[k] for c in of]) for k in ("probe", "scene_tests") if k in of[0]}
             rows.append({"recipe": name, "way": way, **about, "metrics": metrics, **extra, "hits": values})
     base = next((r for r in rows if r["recipe"] == first), None)
     tests = {}
@@ -68,7 +69,8 @@ def _lines(budget: str, rows: list[dict[str, Any]], cells: Cells, items: int, fi
         f"### {equal.capitalize()}",
         "",
         f"{items} held-out pictures and their names (chance {1 / items:.1%}), {seeds} seed(s), 95 % intervals over "
-        f"pictures; * told from {first} (paired, Holm over all rows and columns of this table).",
+        f"pictures, not over trainings; * told from {first} (paired, Holm over all rows and the columns "
+        f"{', '.join(METRICS.values())} of this table).",
         "",
         "| recipe | scored by | samples | minutes | parameters | "
         + " | ".join([*METRICS.values(), *(titles[k] for k in extra)])
@@ -89,6 +91,12 @@ def _lines(budget: str, rows: list[dict[str, Any]], cells: Cells, items: int, fi
     guesses += [f"{chance[k]['chance']:.1%}" if chance and chance[k]["chance"] is not None else "" for k in extra]
     lines += ["| guessing | | | | | " + " | ".join(guesses) + " |", ""]
     return lines
+
+
+def _over_seeds(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of estimates on the same items. So are the ends of its interval, as if seeds erred together: too wide,
+    if anything."""
+    return found[0] | {k: float(np.mean([f[k] for f in found])) for k in ("value", "low", "high")}
 
 
 def _star(row: dict[str, Any], metric: str) -> str:

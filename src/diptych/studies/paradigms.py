@@ -4,6 +4,8 @@ Contrastive, masked, generative and pretrained-backbone recipes, each of its `ti
 once with equally many samples and once with equally much time, and are asked the same of pictures that none has seen:
 which name is a picture's (zero-shot), which picture a name's (retrieval), what kind of thing it shows (a linear probe
 of frozen features), and which of captions that differ in one fact is true (generated scenes).
+
+What the columns mean, and what the table cannot say: docs/reference/study-paradigms.md.
 """
 
 import json
@@ -16,13 +18,12 @@ from pydantic import Field
 from diptych.checkpoints.native import load
 from diptych.core.config import to_dict
 from diptych.core.errors import ConfigError
-from diptych.core.files import write_json
 from diptych.data.corpora.corpus import get
 from diptych.data.dataset import Dataset
 from diptych.data.mixture import Part
 from diptych.data.ready import packed
 from diptych.evals.composition import CompositionConfig
-from diptych.evals.eval import Estimate
+from diptych.evals.eval import Estimate, some
 from diptych.evals.linear_probe import LinearProbeConfig
 from diptych.models.pretrained import Pretrained
 from diptych.recipes import clip
@@ -97,6 +98,7 @@ class Paradigms(Study):
 
     def plan(self) -> list[Cell]:
         self._paths = self._datasets()
+        self._look()
         return [
             Cell(f"{name.replace(':', '-')}-{budget}-{seed}", self._run_config(name, seed))
             for seed in range(self.config.seeds)
@@ -128,6 +130,11 @@ class Paradigms(Study):
         return found | {"judging_seconds": time.monotonic() - started}
 
     def report(self, results: Results) -> Report:
+        if len({tuple(r["captions"]) for r in results.values()}) > 1:
+            raise ConfigError(
+                "the cells of a study must be judged on the same pictures; some of these were measured when the data, "
+                "or how pictures are chosen, were others. Remove cells/ and give the command again: the runs are kept."
+            )
         text, numbers = table(list(results.values()), self.config.items, self.config.recipes[0])
         return Report(text, {"settings": to_dict(self.config), **numbers}, {})
 
@@ -157,6 +164,17 @@ class Paradigms(Study):
                 found["scene_tests"] = _kept(result.metrics[asks.build().headline])
         return found
 
+    def _look(self) -> None:
+        """Raise what would stop the judging before anything is trained: too few pictures, none with a label."""
+        c = self.config
+        split = Dataset.open(self._paths[0]).split(c.split)
+        items_of(split, c.items)
+        if c.label_field and not all(split.meta(p).get(c.label_field) is not None for p in some(split)):
+            raise ConfigError(
+                f"label_field must be a field of the meta of every record; got {c.label_field!r}, which some of "
+                f"{self._paths[0]} ({c.split}) lack. Name another, or none for a study without a probe: label_field="
+            )
+
     def _datasets(self) -> list[str]:
         if self.config.data:
             return [str(packed(path, CONTEXT)) for path in self.config.data]
@@ -184,7 +202,8 @@ def scaled(run: RunConfig, samples: float) -> RunConfig:
 
     def shorter(one: RunConfig) -> RunConfig:
         t = one.train
-        lengths = {"samples_seen": max(t.global_batch or 1, round(t.samples_seen * factor))}
+        batch = t.global_batch or 1
+        lengths = {"samples_seen": batch * max(1, round(t.samples_seen * factor / batch))}
         if t.warmup_samples is not None:
             lengths["warmup_samples"] = min(round(t.warmup_samples * factor), lengths["samples_seen"])
         if t.cooldown_samples:
@@ -205,7 +224,6 @@ def seconds_of(folder: Path) -> float:
             if record.get("kind", "train") == "train" and record.get("samples_per_s"):
                 total += (record["samples_seen"] - before) / record["samples_per_s"]
                 before = record["samples_seen"]
-    write_json(folder / "seconds.json", total)
     return total
 
 
