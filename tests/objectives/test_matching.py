@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from diptych.nn.draws import uniform
-from diptych.objectives.matching import CHANCE, draw_negatives, hard_negatives, matching_loss
+from diptych.objectives.matching import CHANCE, as_read, chosen_texts, draw_negatives, hard_negatives, matching_loss
+from tests.objectives.tiny_model import TinyConfig
 
 
 def test_negatives_are_drawn_by_similarity_and_never_barred():
@@ -41,6 +42,20 @@ def test_three_rows_a_pair_and_a_pair_without_wrong_ones_counts_once():
     each = torch.nn.functional.cross_entropy(logits, judged.labels, reduction="none")
     assert loss.item() == pytest.approx(float((each * judged.counts).sum() / 7), abs=1e-6)
     assert 0 <= right.item() <= 1
+
+
+def test_chosen_texts_are_cut_to_the_longest_and_in_the_models_precision():
+    model, lengths = TinyConfig().build(10), torch.tensor([1, 3, 2])
+    rows = torch.randn(3, 5, 2).bfloat16().requires_grad_()
+    found, sizes = chosen_texts(rows, lengths, torch.tensor([2, 0, 2]), model)
+    assert sizes.tolist() == [2, 1, 2]
+    torch.testing.assert_close(found, rows.float()[[2, 0, 2], :2])
+    found.sum().backward()
+    assert rows.grad.sum((1, 2)).tolist() == [4, 0, 8]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert as_read(rows, model).dtype == torch.bfloat16
+    tokens, _ = chosen_texts(torch.arange(15).view(3, 5), lengths, torch.tensor([1]), model)
+    assert tokens.tolist() == [[5, 6, 7]]
 
 
 def test_knowing_nothing_costs_the_entropy_of_one_in_three():

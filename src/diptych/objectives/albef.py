@@ -18,7 +18,6 @@ from diptych.core.errors import ConfigError
 from diptych.models.model import Model
 from diptych.nn.patch_masking import places_of
 from diptych.nn.token_masking import TokenMaskingConfig, mask_tokens
-from diptych.objectives.matching import of_all
 from diptych.objectives.momentum import MomentumConfig, MomentumObjective
 from diptych.objectives.sides import share_of_mean
 
@@ -47,6 +46,7 @@ class AlbefPretraining(MomentumObjective):
 
     needs: ClassVar[tuple[str, ...]] = ("read", "match_states", "masked_states", "head", "mask_id")
     third_name: ClassVar[str] = "masked"
+    judges: ClassVar[tuple[str, str]] = ("states", "match_states")
     config: AlbefPretrainingConfig
 
     def __init__(self, config: AlbefPretrainingConfig, model: Model) -> None:
@@ -72,18 +72,6 @@ class AlbefPretraining(MomentumObjective):
             **self.shared_rows(batch, features),
             **self._hidden(features, given, batch),
         }
-
-    def judge(
-        self, encoded: dict[str, Tensor], features: Tensor, text: Tensor, lengths: Int64[Tensor, " n"]
-    ) -> Float[Tensor, "n 2"]:
-        model: Any = self.model
-        states = encoded["states"]
-        if not torch.is_autocast_enabled(states.device.type):
-            states = states.to(model.pixel_mean.dtype)
-        rows = of_all(states)[text]
-        if lengths.device.type == "cpu":  # elsewhere to know the longest would be to wait
-            rows = rows[:, : max(int(lengths.max()), 1)]
-        return model.match_states(features, rows, lengths)
 
     def third(self, encoded: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         share = share_of_mean(encoded["hidden"])

@@ -8,13 +8,11 @@ gradient of the whole batch.
 
 from typing import Any, ClassVar
 
-from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
 from diptych.models.model import Model
-from diptych.objectives.matching import of_all
 from diptych.objectives.momentum import MomentumConfig, MomentumObjective
 from diptych.objectives.token_loss import writing_loss, written_rows
 
@@ -62,15 +60,6 @@ class BlipPretraining(MomentumObjective):
             **self.shared_rows(batch, features),
             **written_rows(model.written(features, batch), model.head(), len(features), self.config.writing_smoothing),
         }
-
-    def judge(
-        self, encoded: dict[str, Tensor], features: Tensor, text: Tensor, lengths: Int64[Tensor, " n"]
-    ) -> Float[Tensor, "n 2"]:
-        model: Any = self.model
-        rows = of_all(encoded["tokens"])[text]
-        if lengths.device.type == "cpu":  # elsewhere to know the longest would be to wait
-            rows = rows[:, : max(int(lengths.max()), 1)]
-        return model.matching_logits(features, rows, lengths)
 
     def third(self, encoded: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, parts = writing_loss(encoded)

@@ -16,13 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import all_sum, gather, rank, world_size
+from diptych.core.distributed import all_sum, rank, world_size
 from diptych.core.errors import ConfigError
 from diptych.core.progress import say
 from diptych.models.model import Model
 from diptych.objectives.exchange import Exchange
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
-from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.same_pairs import SamePairs, duplicate_shares
 from diptych.objectives.tiled_softmax import Duplicates, InfoNce
 from diptych.objectives.tiles import Pairs, Wanted, best_texts, tile_size, with_gradient
 
@@ -105,13 +105,7 @@ class PairObjective(Objective):
 
     def same_pairs(self, batch: Batch) -> SamePairs:
         """Which pairs of the global batch share their caption or their image. A collective."""
-        ids = [gather(x) for x in (batch.text_ids, batch.image_ids) if x is not None]
-        if not ids:
-            raise ConfigError(
-                f"objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got "
-                f"{self.duplicates!r}. Fill the ids (the loader does), or ignore duplicates."
-            )
-        return SamePairs(ids, rank() * (len(ids[0]) // world_size()))
+        return SamePairs.of_ranks(batch.text_ids, batch.image_ids, duplicates=self.duplicates)
 
     @torch.no_grad()
     def health(self, encoded: dict[str, Tensor], batch: Batch | None = None) -> dict[str, Any]:
@@ -136,9 +130,7 @@ class PairObjective(Objective):
         }
         same = None
         if batch is not None:
-            for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
-                if ids is not None:
-                    numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
+            numbers |= duplicate_shares(batch.text_ids, batch.image_ids)
             same = None if self.duplicates == "ignore" else self.same_pairs(batch)
         numbers |= self.chance(g, same)
         return {k: float(v) for k, v in numbers.items()}

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -33,9 +33,9 @@ from diptych.nn.draws import uniform
 from diptych.nn.packing import host_lengths
 from diptych.nn.patch_masking import PatchMaskingConfig, mask_patches, places_of
 from diptych.nn.token_masking import TokenMaskingConfig, mask_tokens
-from diptych.objectives.matching import draw_negatives, of_all
+from diptych.objectives.matching import as_read, chosen_texts, draw_negatives
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
-from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.same_pairs import SamePairs, duplicate_shares
 from diptych.objectives.sides import Rows, Sides, share_of_mean, sides_of, spread
 from diptych.objectives.token_loss import each_token_loss
 
@@ -141,7 +141,8 @@ class FlavaObjective(Objective):
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The weighted sum from what `encode` returned; similarities in float32 in any case."""
         c, b = self.config, len(encoded["text"])
-        same = self._same(encoded)
+        ids = (encoded.get("text_id"), encoded.get("image_id"))
+        same = None if c.duplicates == "ignore" else SamePairs.of_ranks(*ids).others(b)
         pair = gather(encoded["pair"].detach()) > 0  # (g): of all ranks
         parts = {n: encoded[n].sum() * share_of_mean(encoded[f"{n}_count"]) for n in FILLED}
         parts["contrast"] = self._contrast(encoded, same, pair)
@@ -170,9 +171,8 @@ class FlavaObjective(Objective):
             "duplicate_captions": 0.0,
             "duplicate_images": 0.0,
         }
-        for name, ids in (("duplicate_captions", "text_id"), ("duplicate_images", "image_id")):
-            if ids in encoded and everyone.any():
-                numbers[name] = (SamePairs([gather(encoded[ids])[everyone]], 0).counts() > 1).float().mean()
+        if everyone.any():
+            numbers |= duplicate_shares(encoded.get("text_id"), encoded.get("image_id"), everyone)
         there = {n: float(all_sum(encoded[f"{n}_count"].sum()) > 0) for n in FILLED}
         codes, words = self._outputs()
         chance = sum(getattr(c, n) * there[n] * math.log(codes if n in ("mim", "mmm_image") else words) for n in FILLED)
@@ -284,18 +284,14 @@ class FlavaObjective(Objective):
     def _matching(self, encoded: dict[str, Tensor], same: Tensor | None, pair: Tensor) -> tuple[Tensor, Tensor]:
         """(the loss, the share that is right) of judging pairs as they are, and images beside other pairs' texts."""
         model: Any = self.model
-        image, text, lengths = encoded["image_states"], encoded["text_states"], encoded["lengths"]
-        if not torch.is_autocast_enabled(image.device.type):  # encoded in bfloat16, judged outside of it (validation)
-            image, text = image.to(model.pixel_mean.dtype), text.to(model.pixel_mean.dtype)
+        image = as_read(encoded["image_states"], model)
         rows = Rows.of(encoded["mismatched"].detach().cpu() > 0, image.device)
         b, everyone = len(image), len(pair)
         barred = (~pair).expand(b, -1) if same is None else same | ~pair
         barred = barred.scatter(1, (rank() * b + torch.arange(b, device=image.device))[:, None], True)[rows.at]
         even = torch.zeros(len(rows.at), everyone, device=image.device)
         other, there = draw_negatives(even, barred, encoded["draw"].detach()[rows.at, 0])
-        text, sizes = of_all(text)[other], of_all(lengths)[other]
-        if sizes.device.type == "cpu":  # elsewhere to know the longest would be to wait
-            text = text[:, : max(int(sizes.max()), 1)]
+        text, sizes = chosen_texts(encoded["text_states"], encoded["lengths"], other, model)
         logits = model.matching_head(model.fusion(image[rows.at], text, sizes)[:, 0])
         counts = rows.counts * there
         label = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
@@ -303,19 +299,6 @@ class FlavaObjective(Objective):
         share = share_of_mean(torch.cat([encoded["matching_count"].detach(), counts]))
         right = encoded["matched"].detach().sum() + ((logits.argmax(1) == label).float() * counts).sum()
         return (encoded["matching"].sum() + wrong) * share, right * share
-
-    def _same(self, encoded: dict[str, Tensor]) -> Bool[Tensor, "b g"] | None:
-        """Which other records share a caption or an image with each of this rank's. A collective."""
-        if self.config.duplicates == "ignore":
-            return None
-        ids = [gather(encoded[n]) for n in ("text_id", "image_id") if n in encoded]
-        if not ids:
-            raise ConfigError(
-                "objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got 'mask'. Fill "
-                "the ids (the loader does), or ignore duplicates."
-            )
-        b = len(encoded["text"])
-        return SamePairs(ids, rank() * b).tile(slice(0, b), slice(0, len(ids[0])))
 
     def _outputs(self) -> tuple[int, int]:
         """How many codes and how many tokens there are to choose from."""

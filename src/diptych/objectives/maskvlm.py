@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from diptych.nn.patch_masking import PatchMaskingConfig, mask_patches, places_of
 from diptych.nn.token_masking import MaskedTokens, TokenMaskingConfig, mask_tokens
 from diptych.objectives.contrastive import Contrastive, ContrastiveConfig
 from diptych.objectives.exchange import Exchange
-from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
+from diptych.objectives.matching import CHANCE, chosen_rows, chosen_texts, hard_negatives, matching_loss
 from diptych.objectives.objective import Losses, ObjectiveConfig
 from diptych.objectives.sides import share_of_mean
 from diptych.objectives.tiled_softmax import Duplicates
@@ -206,15 +206,12 @@ class MutualMasking(Contrastive):
         """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
         text."""
         model: Any = self.model
-        seen, read, lengths = encoded["seen"], encoded["read"], encoded["lengths"]
-        if not torch.is_autocast_enabled(seen.device.type):  # encoded in bfloat16, judged outside of it (validation)
-            seen, read = seen.to(model.pixel_mean.dtype), read.to(model.pixel_mean.dtype)
         i2t, t2i = self._similarities(encoded)
-        judged = hard_negatives(i2t, t2i, self._same(batch, *i2t.shape), encoded["draw"].detach())
-        images, texts, sizes = of_all(seen)[judged.image], of_all(read)[judged.text], of_all(lengths)[judged.text]
-        if sizes.device.type == "cpu":  # elsewhere to know the longest would be to wait
-            texts = texts[:, : max(int(sizes.max()), 1)]
-        return matching_loss(model.matching_logits(images, texts, sizes), judged)
+        same = None if self.duplicates == "ignore" else self.same_pairs(batch).others(len(i2t))
+        judged = hard_negatives(i2t, t2i, same, encoded["draw"].detach())
+        images = chosen_rows(encoded["seen"], judged.image, model)
+        texts = chosen_texts(encoded["read"], encoded["lengths"], judged.text, model)
+        return matching_loss(model.matching_logits(images, *texts), judged)
 
     @torch.no_grad()
     def _similarities(self, encoded: dict[str, Tensor]) -> tuple[Float[Tensor, "b g"], Float[Tensor, "b g"]]:
@@ -222,8 +219,3 @@ class MutualMasking(Contrastive):
         with torch.autocast(encoded["image"].device.type, enabled=False):
             image, text, scale = encoded["image"].float(), encoded["text"].float(), self.logit_scale()
             return scale * image @ gather(text).T, scale * text @ gather(image).T
-
-    def _same(self, batch: Batch, rows: int, columns: int) -> Bool[Tensor, "b g"] | None:
-        if self.duplicates == "ignore":
-            return None
-        return self.same_pairs(batch).tile(slice(0, rows), slice(0, columns))

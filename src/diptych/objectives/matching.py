@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from diptych.core.distributed import gather, gather_with_grad, rank
+from diptych.models.model import Model
 from diptych.objectives.sides import share_of_mean
 
 FLOOR = 1e-4
@@ -73,9 +74,29 @@ def draw_negatives(
     return chosen.clamp(max=logits.shape[1] - 1), (~barred).any(1).float()
 
 
-def of_all(rows: Tensor) -> Tensor:
-    """The rows of all ranks, by rank, so that numbers of `Judged` choose among them; with gradient where they have."""
-    return gather_with_grad(rows) if rows.requires_grad else gather(rows)
+def as_read(rows: Shaped[Tensor, "b *r"], model: Model) -> Shaped[Tensor, "b *r"]:
+    """Rows as `model` reads them now: those encoded in bfloat16 and judged outside of it, as in validation, in its own
+    precision."""
+    exact = not rows.is_floating_point() or torch.is_autocast_enabled(rows.device.type)
+    return rows if exact else rows.to(model.pixel_mean.dtype)
+
+
+def chosen_rows(rows: Shaped[Tensor, "b *r"], chosen: Int64[Tensor, " n"], model: Model) -> Shaped[Tensor, "n *r"]:
+    """Those of all ranks' rows that are `chosen`, by numbers as in `Judged`, as `model` reads them; with gradient where
+    they have."""
+    rows = as_read(rows, model)
+    return (gather_with_grad(rows) if rows.requires_grad else gather(rows))[chosen]
+
+
+def chosen_texts(
+    rows: Shaped[Tensor, "b t *r"], lengths: Int64[Tensor, " b"], chosen: Int64[Tensor, " n"], model: Model
+) -> tuple[Shaped[Tensor, "n k *r"], Int64[Tensor, " n"]]:
+    """`chosen_rows` of texts' tokens or states, and these texts' lengths; cut to the longest on the CPU (elsewhere to
+    know it would be to wait)."""
+    found, sizes = chosen_rows(rows, chosen, model), gather(lengths)[chosen]
+    if sizes.device.type == "cpu":
+        found = found[:, : max(int(sizes.max()), 1)]
+    return found, sizes
 
 
 def matching_loss(logits: Float[Tensor, "n 2"], judged: Judged) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

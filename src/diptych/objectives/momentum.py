@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -26,9 +26,9 @@ from diptych.core.distributed import gather, gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError, DataError
 from diptych.models.model import Model
 from diptych.nn.draws import uniform
-from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
+from diptych.objectives.matching import CHANCE, chosen_rows, chosen_texts, hard_negatives, matching_loss
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
-from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.same_pairs import SamePairs, duplicate_shares
 
 
 class MomentumConfig(ObjectiveConfig):
@@ -142,6 +142,8 @@ class MomentumObjective(Objective):
     needs: ClassVar[tuple[str, ...]] = ()
     """What is asked of the model besides."""
     third_name: ClassVar[str]
+    judges: ClassVar[tuple[str, str]] = ("tokens", "matching_logits")
+    """What of texts `encode` hands out for matching, and the model's method that judges it beside images."""
     config: MomentumConfig
 
     def __init__(self, config: MomentumConfig, model: Model) -> None:
@@ -168,12 +170,6 @@ class MomentumObjective(Objective):
     def third(self, encoded: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """(the weighted third loss, its parts for the log), means over all ranks' tokens as this rank's part of a mean
         over ranks."""
-
-    @abstractmethod
-    def judge(
-        self, encoded: dict[str, Tensor], features: Tensor, text: Tensor, lengths: Int64[Tensor, " n"]
-    ) -> Float[Tensor, "n 2"]:
-        """Matching logits of images' tokens with the texts that are the numbers `text` among all ranks' pairs."""
 
     def forward(self, batch: Batch) -> Losses:
         """The mean loss of this rank's pairs among all ranks' pairs."""
@@ -260,9 +256,7 @@ class MomentumObjective(Objective):
             "teacher_share": self.teacher_share(),
         }
         if batch is not None:
-            for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
-                if ids is not None:
-                    numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
+            numbers |= duplicate_shares(batch.text_ids, batch.image_ids)
         weight: float = getattr(c, self.third_name)
         chance = c.contrast * math.log(g + waiting) + c.matching * CHANCE + weight * math.log(self.model.vocab_size)
         return {k: float(v) for k, v in numbers.items()} | {"chance_loss": chance}
@@ -333,14 +327,11 @@ class MomentumObjective(Objective):
         """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
         text."""
         model: Any = self.model
-        features = encoded["features"]
-        if not torch.is_autocast_enabled(
-            features.device.type
-        ):  # encoded in bfloat16, judged outside of it (validation)
-            features = features.to(model.pixel_mean.dtype)
         judged = hard_negatives(i2t, t2i, same, encoded["draw"].detach())
-        lengths = of_all(encoded["lengths"])[judged.text]
-        return matching_loss(self.judge(encoded, of_all(features)[judged.image], judged.text, lengths), judged)
+        rows, judge = self.judges
+        features = chosen_rows(encoded["features"], judged.image, model)
+        texts = chosen_texts(encoded[rows], encoded["lengths"], judged.text, model)
+        return matching_loss(getattr(model, judge)(features, *texts), judged)
 
     def _note(self, images: Tensor, texts: Tensor, batch: Batch) -> None:
         """Keep the step's vectors until it is taken. Not while a model is judged: then nothing is learnt from."""
@@ -357,23 +348,8 @@ class MomentumObjective(Objective):
         collective."""
         if self.config.duplicates == "ignore":
             return None
-        names = [n for n in ("text_ids", "image_ids") if getattr(batch, n) is not None]
-        if not names:
-            raise ConfigError(
-                "objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got 'mask'. Fill "
-                "the ids (the loader does), or ignore duplicates."
-            )
-        first, found = rank() * rows, None
-        for name in names:
-            ids = gather(getattr(batch, name))
-            mine, theirs = ids[first : first + rows], ids
-            if self.queue is not None:
-                theirs = torch.cat([ids, getattr(self.queue, name)])
-            equal = mine[:, None] == theirs
-            found = equal if found is None else found | equal
-        assert found is not None
-        found[:, first : first + rows].fill_diagonal_(False)
-        return found
+        kept = None if self.queue is None else (self.queue.text_ids, self.queue.image_ids)
+        return SamePairs.of_ranks(batch.text_ids, batch.image_ids, kept).others(rows)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from pydantic import Field
 from torch import Tensor
 
 from diptych.core.batch import Batch
-from diptych.core.distributed import gather, gather_with_grad, rank, world_size
+from diptych.core.distributed import gather_with_grad, rank, world_size
 from diptych.core.errors import ConfigError, DataError
 from diptych.models.model import Model
 from diptych.nn.draws import uniform
-from diptych.objectives.matching import CHANCE, hard_negatives, matching_loss, of_all
+from diptych.objectives.matching import CHANCE, chosen_rows, chosen_texts, hard_negatives, matching_loss
 from diptych.objectives.objective import Losses, Objective, ObjectiveConfig
-from diptych.objectives.same_pairs import SamePairs
+from diptych.objectives.same_pairs import SamePairs, duplicate_shares
 from diptych.objectives.token_loss import writing_loss, written_rows
 
 TILE = 1 << 22
@@ -111,7 +111,8 @@ class QueryAlignment(Objective):
     def loss(self, encoded: dict[str, Tensor], batch: Batch) -> Losses:
         """The weighted sum of the three losses from what `encode` returned; similarities in float32 in any case."""
         c, b = self.config, len(encoded["text"])
-        same = self._same(batch, b)
+        ignored = c.duplicates == "ignore"
+        same = None if ignored else SamePairs.of_ranks(batch.text_ids, batch.image_ids).others(b)
         with torch.autocast(encoded["text"].device.type, enabled=False):
             queries, text = encoded["queries"].float(), encoded["text"].float()
             scale = self._scale()
@@ -142,9 +143,7 @@ class QueryAlignment(Objective):
             "batch_i2t_recall_at_1": (cosines.argmax(1) == torch.arange(b, device=own.device)).float().mean(),
         }
         if batch is not None:
-            for name, ids in (("duplicate_captions", batch.text_ids), ("duplicate_images", batch.image_ids)):
-                if ids is not None:
-                    numbers[name] = (SamePairs([gather(ids)], 0).counts() > 1).float().mean()
+            numbers |= duplicate_shares(batch.text_ids, batch.image_ids)
         chance = c.contrast * math.log(g) + c.matching * CHANCE + c.writing * math.log(self.model.vocab_size)
         return {k: float(v) for k, v in numbers.items()} | {"chance_loss": chance}
 
@@ -154,26 +153,10 @@ class QueryAlignment(Objective):
         """(the loss, the share that is right) over each pair, each text with a wrong image, each image with a wrong
         text. A pair without any wrong one counts once."""
         model: Any = self.model
-        image, tokens, lengths = encoded["image"], encoded["tokens"], encoded["lengths"]
-        if not torch.is_autocast_enabled(image.device.type):  # encoded in bfloat16, judged outside of it (validation)
-            image = image.to(model.pixel_mean.dtype)
         judged = hard_negatives(i2t, t2i, same, encoded["draw"].detach())
-        features, rows, sizes = of_all(image)[judged.image], of_all(tokens)[judged.text], of_all(lengths)[judged.text]
-        if sizes.device.type == "cpu":  # elsewhere to know the longest would be to wait
-            rows = rows[:, : max(int(sizes.max()), 1)]
-        return matching_loss(model.matching_logits(features, rows, sizes), judged)
-
-    def _same(self, batch: Batch, rows: int) -> Bool[Tensor, "b g"] | None:
-        """Which other pairs share a caption or an image with each of this rank's. A collective."""
-        if self.config.duplicates == "ignore":
-            return None
-        ids = [gather(x) for x in (batch.text_ids, batch.image_ids) if x is not None]
-        if not ids:
-            raise ConfigError(
-                "objective.duplicates must be 'ignore' for batches without text_ids and image_ids; got 'mask'. Fill "
-                "the ids (the loader does), or ignore duplicates."
-            )
-        return SamePairs(ids, rank() * rows).tile(slice(0, rows), slice(0, len(ids[0])))
+        features = chosen_rows(encoded["image"], judged.image, model)
+        texts = chosen_texts(encoded["tokens"], encoded["lengths"], judged.text, model)
+        return matching_loss(model.matching_logits(features, *texts), judged)
 
     def _scale(self) -> Float[Tensor, ""]:
         log: Any = self.model.log_logit_scale
