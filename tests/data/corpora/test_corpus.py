@@ -109,7 +109,7 @@ def test_a_failed_build_leaves_nothing(clients: FakeClients, monkeypatch: pytest
     [
         ("emoji", {"train": 5408, "val": 103, "test": 1837}, 7260),
         ("openmoji", {"train": 3614, "val": 122, "test": 217}, 542),
-        ("openclipart", {"train": 6286, "val": 238, "test": 349}, 1248),
+        ("openclipart", {"train": 6331, "val": 199, "test": 343}, 1248),
         ("fashion_mnist", {"train": 60000, "test": 10000}, 0),
         ("easy_vqa", {"train": 3813, "val": 187, "test": 1000}, 0),
         ("stamps", {"train": 736, "val": 28, "test": 180}, 17),

@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from diptych.core.record import Record
+from diptych.data.archive import Member
 from diptych.data.corpora import corpus as corpora
 from diptych.data.corpora.openclipart import Openclipart, OpenclipartConfig
 from diptych.data.dataset import Dataset
 from diptych.data.pack import PackConfig
 from diptych.data.sources.source import Reject
+from diptych.data.svg import SvgAbout
 from tests.data.fake_clients import FakeClients, deb, link
 
 SVG = """<svg xmlns:rdf="r" xmlns:dc="d" xmlns:cc="c"><metadata><rdf:RDF><cc:Work><dc:title>{title}</dc:title>
@@ -97,13 +99,21 @@ def test_bombs_links_and_laughs_are_named_in_the_dataset(
     assert rejected["food/bomb_01"]["where"] == "png_1_all.deb: usr/share/openclipart/png/food/bomb_01.png"
 
 
-def test_copies_in_other_folders_share_a_split() -> None:
-    source = OpenclipartConfig().build()
-    assert {source._split(f"x{i}") for i in range(200)} == {"train", "val", "test"}
-    assert isinstance(source._record("a/b", next(iter([_member()])), ""), Reject)
+def test_pictures_that_look_the_same_share_a_split() -> None:
+    source = OpenclipartConfig(val=0.2, test=0.2).build()
+
+    def split(name: str, data: bytes) -> str:
+        record = source._record(f"a/{name}", Member(name, data), SvgAbout(title="a title"))
+        assert isinstance(record, Record)
+        return str(record.meta["split"])
+
+    colours = [f"#{i:02x}80{255 - i:02x}" for i in range(0, 250, 5)]
+    small = [split(f"x{i}", _png(32, c)) for i, c in enumerate(colours)]
+    large = [split(f"y{i}", _png(64, c)) for i, c in enumerate(colours)]  # other bytes, another name
+    assert set(small) == {"train", "val", "test"}
+    assert small == large
+    assert isinstance(source._record("a/b", Member("b", _png()), ""), Reject)
 
 
-def _member() -> object:
-    from diptych.data.archive import Member
-
-    return Member("usr/share/openclipart/png/a/b.png", _png())
+def test_a_bomb_gets_a_split_too_and_is_left_to_packing() -> None:
+    assert OpenclipartConfig().build()._split(_bomb()) == "train"
