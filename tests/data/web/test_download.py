@@ -34,6 +34,8 @@ BAD = {
     "/noai": "opt_out_noai",
     "/tdm": "opt_out_tdm_reservation",
     "/private/x.png": "robots_txt",
+    "/to-forbidden": "robots_txt",
+    "/to-nonsense": "bad_url",
     "/reserved/x.png": "opt_out_tdm_reservation",
     "/to-private": "private_address",
     "/to-file": "scheme",
@@ -79,9 +81,9 @@ def test_what_is_good_is_kept_and_all_else_named(server, tmp_path, no_delay) -> 
     port, _ = server
     links = table(tmp_path, port)
     report = download(links, tmp_path / "out", executor("pool", 1), config(port), resolve)
-    assert (report.links, report.kept) == (25, 7)
+    assert (report.links, report.kept) == (27, 7)
     attempts = [r for f in sorted((tmp_path / "out").glob("0*.parquet")) for r in pq.read_table(f).to_pylist()]
-    assert len(attempts) == 25
+    assert len(attempts) == 27
     said = {r["url"].removeprefix(f"http://good.example:{port}"): r for r in attempts}
     for path, reason in BAD.items():
         assert said[path]["status"] == "left"
@@ -102,7 +104,7 @@ def test_what_is_good_is_kept_and_all_else_named(server, tmp_path, no_delay) -> 
         assert split.captions(i) == (f"a picture {path}",)
         assert record.meta["sha256"] == hashlib.sha256(GOOD[path]).hexdigest()
         assert record.meta["collected"]["licence"] == "CC0-1.0"
-    assert "Fetched 7 of 25 links" in str(report)
+    assert "Fetched 7 of 27 links" in str(report)
 
 
 def test_it_goes_on_where_it_was_stopped_and_two_processes_give_the_same(server, tmp_path, no_delay) -> None:

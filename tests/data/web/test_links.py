@@ -1,5 +1,6 @@
 """A table of links is cut once, whatever it is written in."""
 
+import datetime
 import json
 
 import pyarrow as pa
@@ -51,3 +52,20 @@ def test_what_is_no_table_of_links_is_named(tmp_path) -> None:
         cut_links(tmp_path / "c.parquet", tmp_path / "o4", 3)
     with pytest.raises(DataError, match="is not"):
         cut_links(tmp_path / "d.csv", tmp_path / "o5", 3)
+
+
+def test_captions_of_digits_and_columns_of_any_type(tmp_path) -> None:
+    (tmp_path / "a.csv").write_text("url,caption\nhttp://x/0,007\nhttp://x/1,1.50\n")
+    pieces = cut_links(tmp_path / "a.csv", tmp_path / "a", 3)
+    assert [r["caption"] for r in pq.read_table(pieces[0]).to_pylist()] == ["007", "1.50"]
+    days = [{"url": "http://x/0", "seen": [datetime.date(2004, 5, 1)]}]
+    pq.write_table(pa.Table.from_pylist(days), tmp_path / "b.parquet")
+    pieces = cut_links(tmp_path / "b.parquet", tmp_path / "b", 3)
+    assert json.loads(pq.read_table(pieces[0]).to_pylist()[0]["meta"]) == {"seen": ["2004-05-01"]}
+
+
+def test_what_a_stopped_cutting_left_is_not_taken(tmp_path) -> None:
+    (tmp_path / "out" / "links").mkdir(parents=True)
+    (tmp_path / "out" / "links" / "00009.parquet").write_bytes(b"of another table")
+    table = written(tmp_path, "csv")
+    assert len(cut_links(table, tmp_path / "out", 3)) == len(cut_links(table, tmp_path / "out", 3)) == 3

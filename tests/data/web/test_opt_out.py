@@ -1,5 +1,8 @@
 """Who asks not to be used is heard, in each way of asking."""
 
+import json
+import time
+
 import pytest
 
 from diptych.data.web.opt_out import REFUSING, Reservations, check_headers, check_meta, robots_directives
@@ -40,6 +43,8 @@ def test_tdm_reservation() -> None:
         check_headers({"tdm-reservation": "1"})
     assert refused.value.reason == "opt_out_tdm_reservation"
     check_headers({"tdm-reservation": "0"})
+    with pytest.raises(Refused):
+        check_headers({"tdm-reservation": "1\n1"})
 
 
 def test_a_pages_meta() -> None:
@@ -61,3 +66,10 @@ def test_a_sites_reservations_are_of_paths() -> None:
         rules.check(path)
     for raw in (b"", b"{}", b"[1, {}]", b"[" * 100_000):
         Reservations(raw).check("/x")
+
+
+def test_a_reservation_takes_no_time_that_grows_with_its_stars() -> None:
+    rules = Reservations(json.dumps([{"location": "/" + "*a" * 500 + "*b", "tdm-reservation": 1}]).encode())
+    started = time.perf_counter()
+    rules.check("/" + "a" * 5000)
+    assert time.perf_counter() - started < 1

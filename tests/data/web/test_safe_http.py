@@ -54,6 +54,8 @@ def test_an_answer_as_it_is(server) -> None:
         ("/to-loopback", "private_address"),
         ("/to-file", "scheme"),
         ("/to-port", "port"),
+        ("/to-nonsense", "bad_url"),
+        ("/to-length", "bad_url"),
         ("/to-itself", "too_many_redirects"),
         ("/noai", "opt_out_noai"),
         ("/tdm", "opt_out_tdm_reservation"),
@@ -66,6 +68,18 @@ def test_an_attack_ends_with_its_reason_and_soon(server, path: str, reason: str)
     assert refused.value.reason == reason
     assert refused.value.message
     assert time.monotonic() - started < 3
+
+
+def test_every_link_on_the_way_is_shown_first_and_that_takes_no_time_of_the_request(server) -> None:
+    port, seen = server[0], list[str]()
+
+    def slowly(url: str) -> None:
+        seen.append(url)
+        time.sleep(0.6)
+
+    given = WebLimits(timeout_s=1.0, private_hosts=frozenset({f"good.example:{port}"}))
+    get(f"http://good.example:{port}/to-ok", given, resolve=resolve, ask=slowly)
+    assert [url.rpartition("/")[2] for url in seen] == ["to-ok", "ok"]
 
 
 def test_a_server_that_hangs_up_is_named(server) -> None:
@@ -138,8 +152,10 @@ def test_links_are_taken_apart() -> None:
         ("http://x:99999/", "bad_url"),
         ("http://[::1", "bad_url"),
         ("http://a\\b/", "bad_url"),
+        ("http://x/" + "a" * 9000, "bad_url"),
     ):
         with pytest.raises(Refused) as refused:
             split_url(url)
         assert refused.value.reason == reason, url
+    assert split_url("http://x/\ud800?\ud800")[3] == "/%3F??"
     assert "\r" not in split_url("http://x/a\r\nHost: y")[3]

@@ -2,10 +2,11 @@
 
 import pytest
 
+from diptych.data.web import sites as module
 from diptych.data.web.refused import Refused
 from diptych.data.web.safe_http import WebLimits
 from diptych.data.web.sites import Sites
-from tests.data.web.hostile import says, serving
+from tests.data.web.hostile import endless_body, says, serving
 
 
 def sites(port: int, **limits) -> Sites:
@@ -45,8 +46,28 @@ def test_a_site_of_the_inside_is_not_asked() -> None:
 
 
 def test_a_robots_txt_without_end_is_given_up() -> None:
-    from tests.data.web.hostile import endless_body
-
     with serving({"/robots.txt": endless_body}) as (port, _), pytest.raises(Refused) as refused:
         sites(port).check(f"http://good.example:{port}/x")
     assert refused.value.reason == "robots_txt_unreachable"
+
+
+def test_the_name_of_the_user_agent_is_ours_too_and_odd_files_are_read() -> None:
+    rules = "\ufeffUser-agent: herbarium\nDisallow: /\n\nUser-agent: *\nDisallow: //[x\n".encode()
+    with serving({"/robots.txt": says(rules)}) as (port, _):
+        url = f"http://good.example:{port}/x.jpg"
+        sites(port).check(url)
+        with pytest.raises(Refused, match=r"forbids /x\.jpg"):
+            sites(port, user_agent="herbarium/1.0 (+mailto:a@b.org)").check(url)
+
+
+def test_what_is_held_of_sites_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 3000)
+    with serving({"/robots.txt": says(b"User-agent: *\nDisallow: /a\n" + b"#" * 1000)}) as (port, asked):
+        hosts = [f"{i}.example" for i in range(6)]
+        own = WebLimits(timeout_s=2.0, private_hosts=frozenset(f"{h}:{port}" for h in hosts))
+        known = Sites(own, resolve=lambda *_: ["127.0.0.1"])
+        for host in hosts:
+            known.check(f"http://{host}:{port}/x")
+        assert list(known._known) == [f"http://{h}:{port}" for h in hosts[-2:]]
+        known.check(f"http://{hosts[0]}:{port}/x")
+        assert asked.count("/robots.txt") == 7

@@ -46,7 +46,8 @@ def is_public(address: str) -> bool:
     inner = _wrapped(found)
     if inner is not None:
         return is_public(str(inner))
-    return found.is_global and not (found.is_multicast or found.is_reserved or found.is_unspecified)
+    inside = isinstance(found, ipaddress.IPv6Address) and found.is_site_local  # fec0::/10, which counts as global
+    return found.is_global and not (inside or found.is_multicast or found.is_reserved or found.is_unspecified)
 
 
 def choose(host: str, port: int, private_hosts: frozenset[str], resolve: Resolve = system_addresses) -> Target:

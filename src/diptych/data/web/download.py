@@ -5,8 +5,9 @@
     OUT/00000.json                   counts; once it is there, the piece is done
 
 As img2dataset writes them, so other tools read them; `diptych pack OUT/00000.tar` packs them. Before anything is
-fetched the site's robots.txt and tdmrep.json are asked, and the answer's headers are read before its body; who asks not
-to be used is left alone, and that is noted. A hash that the table brings (column sha256) must be that of what comes.
+fetched, also where a redirect leads, the site's robots.txt and tdmrep.json are asked, and the answer's headers are read
+before its body; who asks not to be used is left alone, and that is noted. A hash that the table brings (column sha256)
+must be that of what comes.
 """
 
 import hashlib
@@ -194,15 +195,19 @@ class _Asks:
         return judge(record, self.config), sha
 
     def _body(self, url: str) -> bytes:
-        heeds = self.config.robots == "heed"
-        _, host, _, _ = split_url(url)
-        if heeds:
-            self.sites.check(url)
-        self.clock.wait(host, self.sites.delay(url) if heeds else 0.0)
-        answer = get(url, self.config.web, check_headers if heeds else None, self.resolve, "image/*,*/*;q=0.1")
+        judge = check_headers if self.config.robots == "heed" else None
+        answer = get(url, self.config.web, judge, self.resolve, "image/*,*/*;q=0.1", self._ask)
         if answer.status != 200:
             raise Refused(f"status_{answer.status}", f"{url} must answer 200; got {answer.status}.")
         return answer.body
+
+    def _ask(self, url: str) -> None:
+        """Whether a link may be asked, and then its turn; of redirects too, which lead to other sites."""
+        _, host, _, _ = split_url(url)
+        heeds = self.config.robots == "heed"
+        if heeds:
+            self.sites.check(url)
+        self.clock.wait(host, self.sites.delay(url) if heeds else 0.0)
 
 
 def _attempt(row: dict[str, Any], verdict: Kept | Reject, sha: str) -> dict[str, Any]:

@@ -28,12 +28,14 @@ def cut_links(table: Path, out: Path, size: int, url_column: str = "", caption_c
     folder, about = out / PIECES, out / ABOUT
     mark = {"table": str(table.resolve()), "bytes": table.stat().st_size if table.is_file() else 0, "size": size}
     if about.is_file():
-        if {k: v for k, v in json.loads(about.read_text()).items() if k in mark} != mark:
+        known = json.loads(about.read_text())
+        if {k: v for k, v in known.items() if k in mark} != mark:
             raise DataError(
                 f"{out} must hold a download of the same table in pieces of the same size; it holds another. Name "
                 "another --out."
             )
-        return sorted(folder.glob("*.parquet"))
+        # counted, not listed: the cutting of another table may have been stopped here before
+        return [folder / f"{n:05d}.parquet" for n in range(-(-known["rows"] // size))]
     folder.mkdir(parents=True, exist_ok=True)
     waiting: list[pa.RecordBatch] = []
     pieces: list[Path] = []
@@ -44,7 +46,7 @@ def cut_links(table: Path, out: Path, size: int, url_column: str = "", caption_c
         pq.write_table(whole, path, compression="zstd")
         pieces.append(path)
 
-    for batch in _batches(table):
+    for batch in _batches(table, (url_column, caption_column)):
         waiting.append(_three_columns(batch, table, url_column, caption_column))
         count, rows = count + batch.num_rows, rows + batch.num_rows
         while count >= size:
@@ -59,14 +61,19 @@ def cut_links(table: Path, out: Path, size: int, url_column: str = "", caption_c
     return pieces
 
 
-def _batches(table: Path) -> Iterator[pa.RecordBatch]:
+def _batches(table: Path, given: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
     suffix = table.suffix.lower()
     try:
         if suffix == ".parquet":
             yield from pq.ParquetFile(table).iter_batches(4096)
         elif suffix in (".csv", ".tsv"):
             parse = pyarrow.csv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",", newlines_in_values=True)
-            plain = pyarrow.csv.ConvertOptions(strings_can_be_null=False)
+            with pyarrow.csv.open_csv(table, parse_options=parse) as head:
+                names = head.schema.names
+            # a caption "007" is no number, whatever stands in the rows before it
+            texts = [n for n in names if n in given or n.lower() in (*URL_COLUMNS, *CAPTION_COLUMNS)]
+            types = {n: pa.string() for n in texts}
+            plain = pyarrow.csv.ConvertOptions(strings_can_be_null=False, column_types=types)
             yield from pyarrow.csv.open_csv(table, parse_options=parse, convert_options=plain)
         elif suffix in (".jsonl", ".ndjson"):
             yield from pyarrow.json.open_json(table)
@@ -89,15 +96,9 @@ def _three_columns(batch: pa.RecordBatch, table: Path, url_column: str, caption_
         {
             "url": pa.array([str(u or "") for u in batch[url].to_pylist()], pa.string()),
             "caption": pa.array([str(c) if c is not None else "" for c in captions], pa.string()),
-            "meta": pa.array([json.dumps(_plain(m), sort_keys=True) for m in metas], pa.string()),
+            "meta": pa.array([json.dumps(m, sort_keys=True, default=str) for m in metas], pa.string()),
         }
     )
-
-
-def _plain(values: dict[str, object]) -> dict[str, object]:
-    """JSON's own values; of any other their text."""
-    kept = (str, int, float, bool, type(None), list, dict)
-    return {k: v if isinstance(v, kept) else str(v) for k, v in values.items()}
 
 
 def _named(names: list[str], given: str, usual: tuple[str, ...], table: Path, option: str, must: bool) -> str:

@@ -6,9 +6,9 @@ article 4 of the EU's DSM directive): a header, or ``/.well-known/tdmrep.json`` 
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 
+from diptych.data.web.path_patterns import fits, plain_path, plain_pattern
 from diptych.data.web.refused import Refused
 
 DIRECTIVES = frozenset(
@@ -45,7 +45,7 @@ def check_headers(headers: Mapping[str, str], ours: frozenset[str] = OURS) -> No
     refusing = sorted(robots_directives(headers.get("x-robots-tag", ""), ours) & REFUSING)
     if refusing:
         raise Refused(f"opt_out_{refusing[0]}", f"the server asks not to be used: X-Robots-Tag {', '.join(refusing)}.")
-    if headers.get("tdm-reservation", "").strip() == "1":
+    if "1" in map(str.strip, headers.get("tdm-reservation", "").splitlines()):  # a line each time that it is said
         raise Refused("opt_out_tdm_reservation", "the server reserves text and data mining: tdm-reservation 1.")
 
 
@@ -69,24 +69,18 @@ class Reservations:
             rows = json.loads(raw)
         except (ValueError, RecursionError):
             rows = []
-        self.rules: list[tuple[re.Pattern[str], bool]] = []
+        self.rules: list[tuple[str, bool]] = []
         for row in rows if isinstance(rows, list) else []:
             if isinstance(row, dict) and isinstance(row.get("location"), str):
-                self.rules.append((_pattern(row["location"]), str(row.get("tdm-reservation", "0")) == "1"))
+                self.rules.append((plain_pattern(row["location"]), str(row.get("tdm-reservation", "0")) == "1"))
 
     def check(self, path: str) -> None:
         """Raise Refused (opt_out_tdm_reservation) where the first rule that fits a path reserves it."""
+        plain = plain_path(path)
         for pattern, reserved in self.rules:
-            if pattern.match(path):
+            if fits(pattern, plain):
                 if reserved:
                     raise Refused(
                         "opt_out_tdm_reservation", f"the site reserves text and data mining of {path}: tdmrep.json."
                     )
                 return
-
-
-def _pattern(location: str) -> re.Pattern[str]:
-    """A location of tdmrep.json: ``*`` stands for anything, ``$`` at the end for the end, as in robots.txt."""
-    ends = location.endswith("$")
-    body = ".*".join(re.escape(part) for part in location.removesuffix("$").split("*"))
-    return re.compile(body + ("$" if ends else ""))

@@ -21,9 +21,13 @@ from diptych.data.web.addresses import Resolve, Target, choose, system_addresses
 from diptych.data.web.refused import Refused
 
 CHUNK = 1 << 16
+MOST_URL = 1 << 13
+"""Characters of a link."""
 REDIRECTS = (301, 302, 303, 307, 308)
 Judge = Callable[[Mapping[str, str]], None]
 """Looks at an answer's headers (names in lower case, repeated ones on lines of their own), and raises Refused."""
+Ask = Callable[[str], None]
+"""Looks at a link before it is asked, may wait, and raises Refused."""
 
 
 class WebLimits(Config):
@@ -53,27 +57,45 @@ class Fetched(NamedTuple):
 
 
 def get(
-    url: str, limits: WebLimits, judge: Judge | None = None, resolve: Resolve = system_addresses, accept: str = "*/*"
+    url: str,
+    limits: WebLimits,
+    judge: Judge | None = None,
+    resolve: Resolve = system_addresses,
+    accept: str = "*/*",
+    ask: Ask | None = None,
 ) -> Fetched:
-    """The answer to a GET, whatever its status, redirects followed. `judge` sees the headers of the last one before
-    its body is read.
+    """The answer to a GET, whatever its status, redirects followed. `ask` sees every link on the way before it is
+    asked (its time is not the request's), `judge` the headers of the last answer before its body is read.
 
     Raises Refused: scheme, bad_url, no_such_host, private_address, port, too_many_redirects, timeout, too_many_bytes,
-    encoded_body, unreachable, bad_answer, and what `judge` raises.
+    encoded_body, unreachable, bad_answer, cut_short, and what `ask` and `judge` raise.
     """
     deadline = time.monotonic() + limits.timeout_s
     for _ in range(limits.max_redirects + 1):
+        if ask is not None:
+            began = time.monotonic()
+            ask(url)
+            deadline += time.monotonic() - began
         answer = _one(url, limits, deadline, judge, resolve, accept)
         if answer.status not in REDIRECTS or "location" not in answer.headers:
             return answer
-        url = urljoin(url, answer.headers["location"])
+        url = _joined(url, answer.headers["location"])
     raise Refused(
         "too_many_redirects", f"a link must lead somewhere within {limits.max_redirects} redirects; {url} goes on."
     )
 
 
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise Refused("bad_url", f"{url} must lead to a link; got {location[:200]!r} ({error}).") from None
+
+
 def split_url(url: str) -> tuple[str, str, int, str]:
     """(scheme, host, port, path with query) of a link. Raises Refused: scheme, bad_url."""
+    if len(url) > MOST_URL:
+        raise Refused("bad_url", f"a link must have at most {MOST_URL:,} characters; got {len(url):,}.")
     try:
         parts = urlsplit(url.strip())
         scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
@@ -84,8 +106,8 @@ def split_url(url: str) -> tuple[str, str, int, str]:
         raise Refused("scheme", f"a link must begin with http:// or https://; got {url[:200]!r}.")
     if not host or any(c <= " " or c in "\x7f\\" for c in host):
         raise Refused("bad_url", f"a link must name a host; got {url[:200]!r}.")
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
-    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._", errors="replace")
+    query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?", errors="replace")
     return scheme, host, port or (443 if scheme == "https" else 80), path + (f"?{query}" if query else "")
 
 
