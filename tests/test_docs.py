@@ -129,9 +129,8 @@ def test_settings_are_ones_that_we_have(page, tmp_path):
             kept = [s for s in kept if s not in MADE_UP and not s.startswith("parts.")]
             resolve(words[1], ["data=x", *kept])
         if words[0] == "pack":
-            open_source(
-                table, **{n: v for n, _, v in (s.partition("=") for s in settings) if n not in PackConfig.model_fields}
-            )
+            asked = {n: v for n, _, v in (s.partition("=") for s in settings)}
+            open_source(table, **{n: v for n, v in asked.items() if n.partition(".")[0] not in PackConfig.model_fields})
         if words[:2] == ["corpus", "get"] and words[2] in corpora():
             override(corpus(words[2]).config, settings)
         if words[0] == "eval":

@@ -1,5 +1,6 @@
 """Verdicts on single records."""
 
+import hashlib
 import io
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 
 from diptych.core.record import Record, Segment
 from diptych.data.decode import decode_image, probe
+from diptych.data.face_blur import FaceBlurConfig, blur_faces
+from diptych.data.face_boxes import FaceBox
 from diptych.data.judge import Kept, Limits, clean_text, clean_texts, judge
 from diptych.data.sources.source import Reject
 from tests.data import tiny_pages
@@ -68,6 +71,71 @@ def test_resize_shrinks_once_and_turns_upright() -> None:
     small = jpg(1)
     assert kept(small, Limits(resize=50)).record.segments[0].data == small
     assert kept(png(1, height=60, width=100), Limits(resize=50)).record.segments[0].format == "png"
+
+
+def test_the_first_images_size_before_it_was_shrunk_is_kept() -> None:
+    large = png(1, height=60, width=100)
+    assert kept(large, Limits(resize=50)).record.meta == {"original_width": 100, "original_height": 60}
+    assert kept(large).record.meta == {}
+    pair = Record.pair("k", large, "png", ("words",), meta={"original_width": 900, "original_height": 540})
+    got = judge(pair, Limits(resize=50))
+    assert isinstance(got, Kept)
+    assert got.record.meta == pair.meta  # it was shrunk before it came here
+    page = Record("k", (*Record.pair("k", png(1), "png", ("words",)).segments, Segment("image", large, "png", "image")))
+    got = judge(page, Limits(resize=50))
+    assert isinstance(got, Kept)
+    assert (got.record.meta, got.notes) == ({}, ("resized", "reencoded"))
+
+
+def test_faces_of_the_meta_are_blurred_in_what_is_stored() -> None:
+    meta = {"face_bboxes": [[0.25, 0.25, 0.5, 0.5]], "artist": "x"}
+    limits = Limits(faces=FaceBlurConfig(blur="boxes", margin=0.0))
+    for data in (png(1, height=64, width=96), jpg(1, height=64, width=96), encode(pixels(1, 64, 96), "WEBP")):
+        got = judge(Record.pair("k", data, "", ("words",), meta=meta), limits)
+        assert isinstance(got, Kept)
+        image = got.record.segments[0]
+        assert image.format == ("png" if data[1:4] == b"PNG" else "jpg")
+        assert got.notes == ("faces_blurred", "reencoded")
+        assert got.record.meta == {
+            **meta,
+            "faces_blurred": 1,
+            "original_sha256": hashlib.sha256(data).hexdigest(),
+        }
+        found, given = decode_image(image.data).int(), decode_image(data).int()
+        wanted = blur_faces(given.byte(), (FaceBox(0.25, 0.25, 0.5, 0.5),), 0.0).int()
+        assert (found - wanted).abs().float().mean() <= (0 if image.format == "png" else 2)
+        found[:, 16:32, 24:48] = given[:, 16:32, 24:48]
+        assert (found - given).abs().float().mean() <= (0 if image.format == "png" else 2)
+
+
+def test_pictures_without_faces_keep_their_bytes_and_boxes_that_cannot_be_meant_are_refused() -> None:
+    limits = Limits(faces=FaceBlurConfig(blur="boxes"))
+    for meta, notes in (({"face_bboxes": []}, ()), ({}, ("without_face_boxes",))):
+        got = judge(Record.pair("k", png(1), "png", ("words",), meta=meta), limits)
+        assert isinstance(got, Kept)
+        assert (got.record.segments[0].data, got.notes, got.record.meta) == (png(1), notes, meta)
+    wrong = Record.pair("k", png(1), "png", ("words",), meta={"face_bboxes": [[10, 10, 20, 20]]})
+    got = judge(wrong, limits)
+    assert isinstance(got, Reject)
+    assert got.reason == "bad_face_boxes"
+    assert isinstance(judge(wrong, Limits()), Kept)
+
+
+def test_faces_that_are_found_are_blurred_in_every_image(monkeypatch) -> None:
+    monkeypatch.setattr("diptych.data.face_blur.find_faces", lambda image, *_: (FaceBox(0.0, 0.0, 0.5, 1.0),))
+    first, second = png(1, height=60, width=100), png(2)
+    page = Record("k", (*Record.pair("k", first, "png", ("words",)).segments, Segment("image", second, "png", "image")))
+    got = judge(page, Limits(resize=50, faces=FaceBlurConfig(blur="detect")))
+    assert isinstance(got, Kept)
+    assert got.record.meta == {
+        "faces_blurred": 2,
+        "face_bboxes": [[0.0, 0.0, 0.5, 1.0]],
+        "original_sha256": hashlib.sha256(first).hexdigest(),
+        "original_width": 100,
+        "original_height": 60,
+    }
+    assert got.sizes == ((50, 30), (32, 24))
+    assert got.record.segments[2].data != second
 
 
 def test_limits_of_size() -> None:

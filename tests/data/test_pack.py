@@ -148,6 +148,7 @@ def test_the_tables_tell_everything(tmp_path: Path) -> None:
         "image_id": split.image_id(1),
         "images": 1,
         "further_texts": [],
+        "synthetic": 0,
     }
     bad = rejected(out)
     assert bad[0] == {

@@ -13,6 +13,7 @@ from diptych.data.record_files import (
     record_from_files,
     sidecar_pieces,
     split_name,
+    synthetic_of,
 )
 from tests.data.pictures import png
 
@@ -134,3 +135,8 @@ def test_pieces_tell_what_a_record_says_and_where_its_images_stand() -> None:
     assert sidecar_pieces({}, None, "t#a") == ((), (0,))
     with pytest.raises(DataError, match=r"t#a.json must list segments"):
         sidecar_pieces({"segments": [{"texts": ["x"]}]}, None, "t#a")
+
+
+def test_how_many_captions_a_model_wrote() -> None:
+    assert [synthetic_of(meta, 3) for meta in ({"synthetic": 2}, {"synthetic": 9}, {"synthetic": -1})] == [2, 3, 0]
+    assert [synthetic_of(meta, 3) for meta in ({}, {"synthetic": "many"}, {"synthetic": True})] == [0, 0, 0]

@@ -13,7 +13,8 @@ def command(
         typer.Argument(
             metavar="FIELD=VALUE",
             help="of the source (image_column=photo, encoding=cp1252, captions=folders) or of packing (vocab_size=8192,"
-            " context_length=77, tokenizer=clip, images_only=true, min_side=32, max_pixels=50000000, jobs=4)",
+            " context_length=77, tokenizer=clip, images_only=true, min_side=32, max_pixels=50000000, jobs=4,"
+            " faces.blur=boxes)",
         ),
     ] = None,
     *,
@@ -23,16 +24,20 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a dataset that is there")] = False,
 ) -> None:
     """Pack image-text pairs into shards; every record is kept or named in rejected.parquet."""
+    from diptych.core.config import override
     from diptych.core.errors import ConfigError
     from diptych.data.pack import PackConfig, pack
     from diptych.data.sources.source import open_source
 
-    packing: dict[str, object] = {"val": val, "resize": resize, "overwrite": overwrite}
-    asked: dict[str, str] = {}
+    packing, asked = list[str](), dict[str, str]()
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"a setting must be field=value; got {setting!r}. Example: encoding=cp1252")
-        (packing if name in PackConfig.model_fields else asked)[name] = value
-    config = PackConfig(**packing)
+        if name.partition(".")[0] in PackConfig.model_fields:
+            packing.append(setting)
+        else:
+            asked[name] = value
+    config = override(PackConfig(val=val, resize=resize, overwrite=overwrite), packing)
+    assert isinstance(config, PackConfig)
     typer.echo(str(pack(open_source(source, **asked), out, config)))

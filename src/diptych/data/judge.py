@@ -1,12 +1,14 @@
 """One record in, one verdict out: kept as it will be stored, or rejected with a reason. Pure: any process can do it."""
 
+import hashlib
 import json
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
+from torch import Tensor
 
 from diptych.core.config import Config
 from diptych.core.record import Record, Segment
@@ -21,6 +23,8 @@ from diptych.data.decode import (
     probe,
     resize_long_side,
 )
+from diptych.data.face_blur import FaceBlurConfig, blur_faces, faces_of
+from diptych.data.face_boxes import FIELD, BadBoxes, FaceBox
 from diptych.data.image_header import check_png
 from diptych.data.record_files import MODALITY_OF, printable
 from diptych.data.sources.source import Reject
@@ -30,7 +34,9 @@ class Limits(Config):
     """What an image may be, and how it is stored.
 
     `resize` > 0 shrinks images whose long side is longer to it, once, re-encoding them; 0 stores the source's bytes.
-    `min_side`, `max_side` in pixels; `max_aspect` is long side over short side.
+    A record keeps the size of its first image before that as original_width and original_height in its meta, unless it
+    brings such. `min_side`, `max_side` in pixels; `max_aspect` is long side over short side. `faces`: which are
+    blurred.
     """
 
     resize: Annotated[int, Field(ge=0)] = 0
@@ -40,12 +46,13 @@ class Limits(Config):
     min_side: Annotated[int, Field(ge=1)] = 1
     max_side: Annotated[int, Field(ge=0)] = 0
     max_aspect: Annotated[float, Field(ge=1)] = 20.0
+    faces: FaceBlurConfig = FaceBlurConfig()
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A record as it will be stored, its uid, the (width, height) of its images, and what was done to them
-    ("animated", "reencoded", "resized")."""
+    ("animated", "reencoded", "resized", "faces_blurred", "without_face_boxes")."""
 
     record: Record
     uid: str
@@ -63,13 +70,11 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
     """`record` cleaned, fully decoded once, re-encoded where needed; or why not."""
     size = sum(len(s.payload) for s in record.segments if isinstance(s.payload, bytes))
     try:
-        segments, sizes, notes = list[Segment](), list[tuple[int, int]](), list[str]()
+        segments, images = list[Segment](), list[_Stored]()
         for segment in clean_texts(record.segments):
             if segment.modality == "image":
-                stored, wide_high, done = _judge_image(segment, limits)
-                sizes.append(wide_high)
-                notes += done
-                segments.append(stored)
+                images.append(_judge_image(segment, limits, {} if images else record.meta))
+                segments.append(images[-1].segment)
             elif segment.modality != "text":
                 _judge_clip(segment, limits)
                 segments.append(segment)
@@ -81,10 +86,11 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
             )
         if not segments:
             raise _Refused("empty_record", "a record must hold something; it has no segments.")
+        meta = _meta_of(record, images)
         try:
-            json.dumps(record.meta, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
+            json.dumps(meta, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
         except UnicodeEncodeError:
-            wrong = next((k for k, v in record.meta.items() if printable(f"{k}{v}") != f"{k}{v}"), "meta")
+            wrong = next((k for k, v in meta.items() if printable(f"{k}{v}") != f"{k}{v}"), "meta")
             raise _Refused(
                 "bad_text", f"{printable(str(wrong))!r} must be valid Unicode; it is not. Name the file's encoding."
             ) from None
@@ -92,8 +98,9 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
             raise _Refused("bad_meta", f"a record's meta must be plain JSON values; got {error}.") from None
     except (BadImage, _Refused) as error:
         return Reject(record.key, error.message, error.reason, size=size)
-    kept = replace(record, key=printable(record.key), segments=tuple(segments))
-    return Kept(kept, kept.uid, tuple(sizes), tuple(dict.fromkeys(notes)))
+    kept = replace(record, key=printable(record.key), segments=tuple(segments), meta=meta)
+    notes = dict.fromkeys(note for image in images for note in image.notes)
+    return Kept(kept, kept.uid, tuple(image.size for image in images), tuple(notes))
 
 
 def clean_texts(segments: tuple[Segment, ...]) -> list[Segment]:
@@ -162,7 +169,19 @@ def _clean(text: str) -> str:
     return clean
 
 
-def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, int], list[str]]:
+class _Stored(NamedTuple):
+    """An image as it will be stored: its width and height, what was done to it, and what its record's meta is to say
+    of it: (width, height) before it was shrunk, the hash of what came, and the faces that were blurred."""
+
+    segment: Segment
+    size: tuple[int, int]
+    notes: list[str]
+    original: tuple[int, int] | None = None
+    sha256: str = ""
+    faces: tuple[FaceBox, ...] = ()
+
+
+def _judge_image(segment: Segment, limits: Limits, meta: dict[str, Any]) -> _Stored:
     data = segment.data
     header = probe(data, limits.max_bytes, limits.max_pixels)
     width, height = header.width, header.height
@@ -182,18 +201,57 @@ def _judge_image(segment: Segment, limits: Limits) -> tuple[Segment, tuple[int, 
     if header.format == "png":
         check_png(data)
     notes = ["animated"] if header.frames > 1 else []
+    faces = _faces(pixels, meta, limits, notes)
     shrink = bool(limits.resize) and max(width, height) > limits.resize
-    if not shrink and header.frames == 1 and header.format in STORED_FORMATS:
+    if not shrink and not faces and header.frames == 1 and header.format in STORED_FORMATS:
         _check_stored(width, height, data)
-        return replace(segment, format=header.format), (width, height), notes
+        return _Stored(replace(segment, format=header.format), (width, height), notes)
     if shrink:
         pixels = resize_long_side(pixels, limits.resize)
         notes.append("resized")
-    photo = header.format == "jpg" or (shrink and header.format in ("webp", "tiff") and header.mode == "RGB")
+    if faces:
+        pixels = blur_faces(pixels, faces, limits.faces.margin, limits.faces.strength)
+        notes.append("faces_blurred")
+    changed = (shrink or bool(faces)) and header.format in ("webp", "tiff") and header.mode == "RGB"
+    photo = header.format == "jpg" or changed
     payload = encode_jpeg(pixels, limits.jpeg_quality) if photo else encode_png(pixels)
     _check_stored(pixels.shape[2], pixels.shape[1], payload)
     stored = replace(segment, payload=payload, format="jpg" if photo else "png")
-    return stored, (pixels.shape[2], pixels.shape[1]), [*notes, "reencoded"]
+    return _Stored(
+        stored,
+        (pixels.shape[2], pixels.shape[1]),
+        [*notes, "reencoded"],
+        (width, height) if shrink else None,
+        hashlib.sha256(data).hexdigest() if faces else "",
+        faces,
+    )
+
+
+def _faces(pixels: Tensor, meta: dict[str, Any], limits: Limits, notes: list[str]) -> tuple[FaceBox, ...]:
+    """The faces to be blurred. What cannot be read is refused: a picture must not pass with its faces for that."""
+    if limits.faces.blur == "none":
+        return ()
+    try:
+        faces = faces_of(pixels, meta, limits.faces)
+    except BadBoxes as error:
+        raise _Refused("bad_face_boxes", str(error)) from None
+    if faces is None:
+        notes.append("without_face_boxes")
+    return faces or ()
+
+
+def _meta_of(record: Record, images: list[_Stored]) -> dict[str, Any]:
+    """The record's meta, and in it what its first image was, and how many faces are blurred in all of them."""
+    meta = dict(record.meta)
+    blurred = sum(len(image.faces) for image in images)
+    if blurred:
+        meta["faces_blurred"] = blurred
+    if images and images[0].faces:
+        meta.setdefault("original_sha256", images[0].sha256)
+        meta[FIELD] = [list(face) for face in images[0].faces]
+    if images and images[0].original and not {"original_width", "original_height"} <= meta.keys():
+        meta["original_width"], meta["original_height"] = images[0].original
+    return meta
 
 
 def _check_stored(width: int, height: int, data: bytes) -> None:

@@ -25,10 +25,11 @@ from diptych.core.progress import track
 from diptych.core.record import Record
 from diptych.core.seeds import fold
 from diptych.data.dataset import FORMAT
+from diptych.data.face_detector import check_detector
 from diptych.data.hash_set import HashSet
 from diptych.data.judge import Kept, Limits
 from diptych.data.judge_pool import judge_all
-from diptych.data.record_files import printable
+from diptych.data.record_files import printable, synthetic_of
 from diptych.data.shards import ShardWriter, image_id
 from diptych.data.sources.source import SPLIT_NAMES, Reject, Source
 from diptych.data.tokenize import Tokenizer
@@ -47,10 +48,12 @@ RECORDS = pa.schema(
         ("image_id", pa.int64()),
         ("images", pa.int32()),
         ("further_texts", pa.list_(pa.string())),
+        ("synthetic", pa.int32()),
     ]
 )
-"""A row a kept record. `captions` are the alternatives of its first text, `further_texts` those of all that follow
-(answers, later turns, the rest of a page); width, height, format and image_id are those of its first image."""
+"""A row a kept record. `captions` are the alternatives of its first text, the last `synthetic` of which a model wrote;
+`further_texts` those of all that follow (answers, later turns, the rest of a page); width, height, format and image_id
+are those of its first image."""
 REJECTED = pa.schema(
     [
         ("key", pa.string()),
@@ -124,6 +127,8 @@ def pack(source: Source, out: str | Path, config: PackConfig | None = None) -> P
     source.max_bytes = config.max_bytes
     source.images_only = images_only = config.images_only or source.images_only
     given = _given_tokenizer(config)  # before a million records are read: its file may not be there
+    if config.faces.blur == "detect":
+        check_detector(config.faces.model)
     try:
         with new_directory(out) as folder:
             packer = _Packer(folder, source, config, given)
@@ -202,7 +207,7 @@ class _Packer:
         self.seen = 0
         self.first_reject = ""
         self.texts = 0
-        self.captions = {"records": 0, "texts": 0, "characters": 0, "longest": 0}
+        self.captions = {"records": 0, "texts": 0, "synthetic": 0, "characters": 0, "longest": 0}
 
     def add(self, verdict: Kept | Reject) -> None:
         self.seen += 1
@@ -243,6 +248,7 @@ class _Packer:
         width, height = kept.sizes[0] if kept.sizes else (0, 0)
         self.captions["records"] += bool(texts)
         self.captions["texts"] += len(texts)
+        self.captions["synthetic"] += (written := synthetic_of(kept.record.meta, len(texts)))
         self.captions["characters"] += sum(map(len, texts))
         self.captions["longest"] = max(self.captions["longest"], *map(len, texts), 0)
         self.records.add(
@@ -258,6 +264,7 @@ class _Packer:
             image_id=image,
             images=len(kept.sizes),
             further_texts=further,
+            synthetic=written,
         )
 
     def _split(self, image: int) -> str:

@@ -45,6 +45,12 @@ def printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def synthetic_of(meta: dict[str, Any], texts: int) -> int:
+    """How many of the `texts` alternatives of a record's first text a model wrote: the last ones, by its meta."""
+    said = meta.get("synthetic")
+    return min(max(said, 0), texts) if isinstance(said, int) and not isinstance(said, bool) else 0
+
+
 def split_name(name: str) -> tuple[str, str]:
     """(key, suffix) of a member: the base name is cut at its first dot, as WebDataset does."""
     folder, slash, base = name.rpartition("/")

@@ -14,6 +14,7 @@ from tests.data.curation_pools import packed_pool
 
 NEEDS: dict[str, dict] = {
     "in_list": {"values": (1, 2)},
+    "meta_value": {"field": "punsafe", "most": 0.5},
     "word_list": {"words": ("dog",)},
     "text_overlap": {"score": "quality"},
 }

@@ -1,7 +1,6 @@
 """Captions that hold an e-mail address, a telephone number or the address of a machine.
 
-Only words are looked at. Faces are out of reach here: to find them needs a detector, whose verdict can come as a score
-(filter `score`, with the number of faces negated) or as boxes blurred before packing.
+Only words are looked at. Faces have a filter of their own, `faces`, and are blurred at packing (`data/face_blur.py`).
 """
 
 import ipaddress
