@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diptych.data import hash_pairs
-from diptych.data.hash_pairs import count_bits, pack_hashes, pairs_within
+from diptych.data.hash_pairs import count_bits, count_bits_in_fields, pack_hashes, pairs_within
 from tests.reference import semdedup as plain
 
 
@@ -23,9 +23,12 @@ def planted(n: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("most_bits", [0, 1, 3, 6, 12])
 @pytest.mark.parametrize("c", [1, 2, 3])
-def test_every_pair_is_found_once(most_bits, c, monkeypatch) -> None:
+@pytest.mark.parametrize("dense", [0.0, 0.5, 2.0])
+def test_every_pair_is_found_once(most_bits, c, dense, monkeypatch) -> None:
     monkeypatch.setattr(hash_pairs, "_choose", lambda n, r: c)
     monkeypatch.setattr(hash_pairs, "CHUNK", 7)
+    monkeypatch.setattr(hash_pairs, "FLUSH", 5)
+    monkeypatch.setattr(hash_pairs, "DENSE", dense)
     hashes = planted(60)
     found = [(int(a), int(b)) for i, j in pairs_within(hashes, most_bits) for a, b in zip(i, j, strict=True)]
     assert len(found) == len(set(found))
@@ -52,6 +55,7 @@ def test_few_are_compared_where_many_are_alike() -> None:
 def test_bits_and_blocks() -> None:
     words = planted(40)
     assert count_bits(words).tolist() == [w.bit_count() for w in words.tolist()]
+    assert count_bits_in_fields(words).tolist() == count_bits(words).tolist()
     for count in (1, 7, 8, 13, 64):
         masks = hash_pairs._blocks(count).tolist()
         assert sum(masks) == 2**64 - 1
@@ -62,3 +66,17 @@ def test_bits_and_blocks() -> None:
     near = (bits[:, None] != bits[None]).sum(2)
     packed = pack_hashes(bits)
     assert count_bits((packed[:, None] ^ packed[None]).reshape(-1)).tolist() == near.reshape(-1).tolist()
+
+
+def test_few_hashes_have_few_pairs() -> None:
+    for hashes in ([], [7], [7, 7]):
+        found = [(i.tolist(), j.tolist()) for i, j in pairs_within(np.array(hashes, dtype=np.uint64), 2)]
+        assert found == ([([0], [1])] if len(hashes) == 2 else [])
+
+
+def test_a_table_holds_rows_that_meet_by_block_then_number() -> None:
+    hashes = np.array([3, 1, 3, 9, 1, 3], dtype=np.uint64)
+    for masks in ([0xFF], [2**64 - 1]):  # packed beside the row's number; and too wide for that
+        row, rank = hash_pairs._table(hashes, np.array(masks, dtype=np.uint64))
+        assert row.tolist() == [1, 4, 0, 2, 5]
+        assert rank.tolist() == [0, 1, 0, 1, 2]

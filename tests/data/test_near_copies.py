@@ -84,3 +84,35 @@ def test_nearest_vectors_in_chunks(cells, monkeypatch):
     own = torch.arange(0, 11, 2)
     others = (train[own] @ train.T).scatter(1, own[:, None], -torch.inf)
     assert nearest_vectors(train[own], train, own)[1].tolist() == others.argmax(1).tolist()
+
+
+def test_pairs_of_miniatures_are_compared_as_by_the_plain_twin():
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 256, (60, 3, 16, 16))
+    moved = base + rng.normal(0, 1, base.shape) * np.linspace(0, 20, 60)[:, None, None, None] + rng.integers(-20, 20)
+    moved[::3] = rng.integers(0, 256, moved[::3].shape) * rng.random((20, 1, 1, 1))
+    pairs = [np.clip(x, 0, 255).astype(np.uint8) for x in (base, moved)]
+    a, b = (torch.from_numpy(x).flatten(1) for x in pairs)
+    limit, apart = near_copies.compare_miniatures(a, b, 0.2)
+    want = [plain.apart(x.astype(float), y.astype(float), 0.2) for x, y in zip(*pairs, strict=True)]
+    near = np.isfinite(want)
+    assert (apart <= limit).tolist() == near.tolist()
+    assert 5 < near.sum() < 50
+    # both in float64, from sums in another order
+    np.testing.assert_allclose(apart.numpy()[near], np.array(want)[near], atol=1e-9)
+    shade_a, shade_b = near_copies.shades(a), near_copies.shades(b)
+    able = near_copies.may_be_near(shade_a, shade_b, 0.2).numpy()
+    assert able[near].all()
+    assert not able.all()
+    known = near_copies.compare_miniatures(a, b, 0.2, shade_a, shade_b)
+    assert torch.equal(known[0], limit)
+    assert torch.equal(known[1], apart)
+
+
+def test_equal_miniatures_are_no_distance_apart():
+    white, grey = (torch.full((1, 768), v, dtype=torch.uint8) for v in (255, 128))
+    noise = torch.randint(0, 256, (1, 768), dtype=torch.uint8)
+    for x in (white, grey, noise):
+        limit, apart = near_copies.compare_miniatures(x, x, 0.0)
+        assert float(apart) < 1e-6 < float(limit)
+        assert near_copies.may_be_near(near_copies.shades(x), near_copies.shades(x), 0.0).all()

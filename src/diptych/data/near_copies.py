@@ -166,17 +166,52 @@ def nearest_vectors(
     return best, place
 
 
+class Shades(NamedTuple):
+    """Mean and variance of each channel of miniatures, in grey levels: what is known of a pair before its pixels."""
+
+    means: Float64[Tensor, "n 3"]
+    variances: Float64[Tensor, "n 3"]
+
+    def of(self, rows: Int64[Any, " p"]) -> "Shades":
+        """Those of some rows."""
+        return Shades(self.means[rows], self.variances[rows])
+
+
+def shades(miniatures: UInt8[Tensor, "n f"]) -> Shades:
+    """Of each miniature. Sums of 256 squares of bytes are below 2^24: exact in float32, in any order."""
+    x = miniatures.float().unflatten(1, (3, -1))
+    means = x.sum(2).double() / x.shape[2]
+    return Shades(means, x.square_().sum(2).double() / x.shape[2] - means.square())
+
+
+def may_be_near(a: Shades, b: Shades, tolerance: float) -> Bool[Tensor, " p"]:
+    """Whether p pairs can be near at all: the distance of two miniatures is at least that of their channels' standard
+    deviations (the triangle inequality)."""
+    apart = (a.variances.clamp_min(0).sqrt() - b.variances.clamp_min(0).sqrt()).square().mean(1).sqrt()
+    return apart <= _limit(a, b, tolerance) + 1e-6  # its own rounding
+
+
 def compare_miniatures(
-    a: UInt8[Tensor, "p f"], b: UInt8[Tensor, "p f"], tolerance: float
-) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
-    """How far the miniatures of p pairs may be apart, and how far they are, in grey levels."""
-    x, y = a.float().unflatten(1, (3, -1)), b.float().unflatten(1, (3, -1))
-    mean_x, mean_y = x.mean(2, keepdim=True), y.mean(2, keepdim=True)
-    x, y = x - mean_x, y - mean_y
-    contrast = torch.minimum(x.square().mean((1, 2)), y.square().mean((1, 2))).sqrt()
-    limit = (tolerance * contrast).clamp_min(PLAIN)
-    other = (mean_x - mean_y).abs().amax((1, 2)) > SHIFT
-    return limit.masked_fill(other, -1.0), (x - y).square().mean((1, 2)).sqrt()
+    a: UInt8[Tensor, "p f"],
+    b: UInt8[Tensor, "p f"],
+    tolerance: float,
+    shade_a: Shades | None = None,
+    shade_b: Shades | None = None,
+) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
+    """How far the miniatures of p pairs may be apart, and how far they are, in grey levels; `shades` of both, if they
+    are known. The variance of a difference is var(x) + var(y) - 2 cov(x, y), all of exact sums."""
+    shade_a, shade_b = shade_a or shades(a), shade_b or shades(b)
+    products = a.float().mul_(b).unflatten(1, (3, -1)).sum(2).double() / (a.shape[1] // 3)
+    covariances = products - shade_a.means * shade_b.means
+    differences = shade_a.variances + shade_b.variances - 2 * covariances
+    return _limit(shade_a, shade_b, tolerance), differences.mean(1).clamp_min(0).sqrt()
+
+
+def _limit(a: Shades, b: Shades, tolerance: float) -> Float64[Tensor, " p"]:
+    """How far pairs may be apart; -1 where they are of another colour."""
+    contrast = torch.minimum(a.variances.mean(1), b.variances.mean(1)).clamp_min(0).sqrt()
+    other = (a.means - b.means).abs().amax(1) > SHIFT
+    return (tolerance * contrast).clamp_min(PLAIN).masked_fill(other, -1.0)
 
 
 def _cosines() -> Float[Tensor, "8 32"]:

@@ -92,3 +92,12 @@ def test_shards_and_workers_change_nothing(tmp_path) -> None:
         curate(tmp_path / f"d{jobs}", CurationConfig(filters=(NearDuplicatesConfig(),)), out, executor("pool", jobs))
         kept.add((out / "selection.npy").read_bytes())
     assert len(kept) == 1
+
+
+def test_equal_ones_are_found_among_equal_hashes() -> None:
+    rng = np.random.default_rng(0)
+    hashes = np.array([5, 7, 5, 5, 7, 1], dtype=np.uint64)
+    miniatures = rng.integers(0, 256, (6, 768), dtype=np.uint8)
+    miniatures[3] = miniatures[0]
+    miniatures[5] = miniatures[1]  # another hash
+    assert module._first_of_equals(hashes, miniatures).tolist() == [0, 1, 2, 0, 4, 5]
