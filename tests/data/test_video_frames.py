@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from diptych.data import video_frames
 from diptych.data.video_frames import BadVideo, Frame, frames_at
 from tests.data.collect.tiny_video import colour_of, mp4
 
@@ -40,3 +41,14 @@ def test_what_is_no_video_has_a_reason(tmp_path: Path) -> None:
         assert raised.value.reason == reason
     with pytest.raises(BadVideo, match="at most 100 pixels"):
         list(frames_at(mp4(tmp_path / "b.mp4", seconds=1), [0.0], max_pixels=100))
+
+
+@pytest.mark.parametrize("time", [3.0, 5.0])
+def test_a_video_that_brings_the_decoder_down_is_named(time: float, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(video_frames, "PARSER", "tests.data.odd_parsers:fragile_video")
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    frames = frames_at(tmp_path / "a.mp4", [1.0, 2.0, time])
+    assert [type(next(frames)), type(next(frames))] == [Frame, Frame]
+    with pytest.raises(BadVideo) as raised:
+        next(frames)
+    assert raised.value.reason == "parser_crashed"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from diptych.core.record import Record
+from diptych.data.collect import documents
 from diptych.data.collect.collector import collector
 from diptych.data.decode import decode_image
 from diptych.data.pack import PackConfig, pack
@@ -104,6 +105,27 @@ def test_limits(tmp_path: Path) -> None:
     assert [reason(r) for r in found.values()] == ["text_too_long", "too_many_pages"]
     assert reason(read(tmp_path, max_objects=2)["a.pdf/page-0001"]) == "too_many_objects"
     assert reason(read(tmp_path, max_megabytes=0.0001)["a.pdf"]) == "too_many_bytes"
+
+
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [
+        ("2", {"1": "", "2": "parser_crashed", "3": "", "4": "", "5": ""}),
+        ("5", {"1": "", "2": "", "3": "", "4": "", "5": "parser_crashed"}),
+        ("1 2 3", {"1": "parser_crashed", "2": "parser_crashed", "3": "parser_crashed", "rest": "parser_crashed"}),
+        ("0", {"": "parser_crashed"}),
+        ("x", {"1": "parser_crashed", "2": "parser_crashed", "3": "parser_crashed", "rest": "parser_crashed"}),
+    ],
+)
+def test_a_page_that_brings_the_parser_down_is_named_and_the_next_is_read(bad, expected, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(documents, "PARSER", "tests.data.odd_parsers:fragile_pdf")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 bad: " + bad.encode())
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.7 bad: ")
+    names = {"": "a.pdf", "rest": "a.pdf/rest"}
+    found = read(tmp_path)
+    said = {k: "" if isinstance(r, Record) else reason(r) for k, r in found.items() if k.startswith("a")}
+    assert said == {names.get(n, f"a.pdf/page-000{n}"): r for n, r in expected.items()}
+    assert [k for k in found if k.startswith("b")] == [f"b.pdf/page-000{n}" for n in range(1, 6)]
 
 
 def test_packed_every_page_is_kept_or_named(tmp_path: Path) -> None:

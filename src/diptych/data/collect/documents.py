@@ -3,12 +3,14 @@
     diptych collect documents papers/ take=figures --out data/figures
 
 Every PDF is a stranger's. Its size, its pages and the size in pixels of what a page would be drawn with are known
-before anything is drawn; what is damaged, encrypted, or too large is rejected by name.
+before anything is drawn; what is damaged, encrypted, or too large is rejected by name. PDFium reads and draws in a
+process of its own, with limits (`data/parser_process.py`): a page that brings it down is rejected by name too
+(parser_crashed, parser_timed_out, parser_out_of_memory), and the next one goes on.
 """
 
+import importlib.util
 import re
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,13 +23,14 @@ from diptych.core.record import Record, Segment
 from diptych.data.collect.collector import Collector, CollectorConfig
 from diptych.data.decode import encode_jpeg, encode_png
 from diptych.data.files_below import files_below
-from diptych.data.page_layout import Box, Text, captions_of, figures_of, lines_of
+from diptych.data.parser_process import Answer, ParserFailed, ParserProcess
+from diptych.data.pdf_parser import PageSettings
 from diptych.data.record_files import printable
 from diptych.data.sources.source import Reject
 
-POINTS_PER_INCH = 72.0
-MOST_POINTS = 14_400.0
-"""The longest side of a page that PDF 1.7 allows (annex C)."""
+PARSER = "diptych.data.pdf_parser:pages"
+MOST_FAILURES = 3
+"""Pages of a document that may bring the parser down before its rest is left."""
 _RESERVED = re.compile(rb"tdm:reservation\s*(=\s*[\"']\s*1|>\s*1\s*<)")
 
 
@@ -40,6 +43,7 @@ class DocumentsConfig(CollectorConfig):
     reach        how far from its picture a caption may stand, as a share of the page's height
     max_pages, max_objects (of a page), max_text (characters of a page), max_megabytes (of a file), max_image_pixels
                  (of the pictures that a page is made of, together): what is more is rejected, undrawn
+    page_seconds, memory_gb   of the process that reads PDFs: processor time for a page, and all of its memory
     """
 
     take: Literal["pages", "figures", "both"] = "both"
@@ -54,6 +58,8 @@ class DocumentsConfig(CollectorConfig):
     max_text: Annotated[int, Field(ge=1)] = 100_000
     max_megabytes: Annotated[float, Field(gt=0)] = 256.0
     max_image_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    page_seconds: Annotated[float, Field(gt=0)] = 60.0
+    memory_gb: Annotated[float, Field(ge=1)] = 4.0
 
     def build(self) -> "Documents":
         """The collector."""
@@ -79,18 +85,21 @@ class Documents(Collector):
 
     def records(self) -> Iterator[Record | Reject]:
         """Pages and figures. Raises DataError where pypdfium2 is missing or nothing is there."""
-        _pdfium()
-        for found in files_below(self.root, {".pdf"}):
-            if isinstance(found, Reject):
-                yield found
-                continue
-            name, path = found
-            key = printable(name)
-            try:
-                data = self._bytes(path)
-                yield from self._document(data, key, str(path))
-            except _Refused as error:
-                yield Reject(key, str(error), error.reason, str(path))
+        if importlib.util.find_spec("pypdfium2") is None:
+            raise DataError(
+                "a PDF must be read by pypdfium2; got a Python without it. Install it: pip install 'diptych[curate]'."
+            )
+        with ParserProcess(PARSER, self.config.page_seconds, self.config.memory_gb) as parser:
+            for found in files_below(self.root, {".pdf"}):
+                if isinstance(found, Reject):
+                    yield found
+                    continue
+                name, path = found
+                key = printable(name)
+                try:
+                    yield from self._document(parser, self._bytes(path), key, str(path))
+                except _Refused as error:
+                    yield Reject(key, str(error), error.reason, str(path))
 
     def where(self, key: str) -> str:
         """The page in the file."""
@@ -114,140 +123,66 @@ class Documents(Collector):
             raise _Refused("opt_out_tdm_reservation", "a PDF must not reserve text and data mining; this one does.")
         return data
 
-    def _document(self, data: bytes, key: str, origin: str) -> Iterator[Record | Reject]:
-        pdfium = _pdfium()
+    def _document(self, parser: ParserProcess, data: bytes, key: str, origin: str) -> Iterator[Record | Reject]:
+        """A PDF's pages; one that brings the parser down is named, and reading goes on behind it."""
+        first, failures, count = 1, 0, 0
+        while True:
+            done, refused = first - 1, None
+            try:
+                for answer in parser.ask(self._wanted(first)._asdict(), data):
+                    if "pages" in answer.said:
+                        count = _whole(answer.said["pages"])
+                    elif "done" in answer.said:
+                        done = _whole(answer.said["done"])
+                    elif "page" in answer.said:
+                        yield self._item(answer, key, origin, count)
+                    else:
+                        refused = _Refused(str(answer.said.get("refused")), str(answer.said.get("message")))
+                if refused is not None:
+                    raise refused
+                break
+            except ParserFailed as error:
+                failures += 1
+                if not count:  # it could not even be opened
+                    raise _Refused(error.reason, error.message) from None
+                page = done + 1
+                if page > min(count, self.config.max_pages):  # all had been read
+                    break
+                yield Reject(f"{key}/page-{page:04d}", error.message, error.reason, f"{origin} page {page}")
+                if failures == MOST_FAILURES and page < count:
+                    message = f"a PDF must be readable; {failures} of its pages ended the parser. Leave it out."
+                    yield Reject(f"{key}/rest", message, error.reason, origin)
+                if failures == MOST_FAILURES:
+                    return
+                first = page + 1
+        if count > self.config.max_pages:
+            message = f"a PDF must have at most {self.config.max_pages:,} pages; got {count:,}. Raise max_pages."
+            yield Reject(f"{key}/rest", message, "too_many_pages", origin)
+
+    def _wanted(self, first: int) -> PageSettings:
+        named = {name: getattr(self.config, name) for name in PageSettings._fields if name != "first"}
+        return PageSettings(**named, first=first)
+
+    def _item(self, answer: Answer, key: str, origin: str, count: int) -> Record | Reject:
+        """What the parser says, as a record or a reject. It is taken for what it must be: a child that says something
+        else was damaged."""
+        said = answer.said
         try:
-            document = pdfium.PdfDocument(data)
-            count = len(document)
-        except pdfium.PdfiumError as error:
-            if "password" in str(error).lower() or "security" in str(error).lower():
-                raise _Refused("encrypted", "a PDF must be open; this one asks for a password. Leave it out.") from None
-            raise _Refused("broken_pdf", f"a PDF must be whole; got {error}. Fetch it again.") from None
-        try:
-            if count < 1:
-                raise _Refused("no_pages", "a PDF must have pages; this one has none.")
-            for number in range(1, min(count, self.config.max_pages) + 1):
-                name = f"{key}/page-{number:04d}"
-                try:
-                    yield from self._page(document, number, name, origin)
-                except (pdfium.PdfiumError, _Refused, ValueError, MemoryError) as error:
-                    reason = error.reason if isinstance(error, _Refused) else "broken_page"
-                    said = str(error) if isinstance(error, _Refused) else f"a page must be drawable; got {error}."
-                    yield Reject(name, said, reason, f"{origin} page {number}")
-            if count > self.config.max_pages:
-                message = f"a PDF must have at most {self.config.max_pages:,} pages; got {count:,}. Raise max_pages."
-                yield Reject(f"{key}/rest", message, "too_many_pages", origin)
-        finally:
-            document.close()
-
-    def _page(self, document: Any, number: int, key: str, origin: str) -> Iterator[Record | Reject]:
-        page = document[number - 1]
-        try:
-            width, height = page.get_size()
-            if not (1 <= width <= MOST_POINTS and 1 <= height <= MOST_POINTS):
-                raise _Refused(
-                    "bad_page_size", f"a page must be 1 to {MOST_POINTS:.0f} points a side; got {width, height}."
-                )
-            pictures = self._pictures(page)
-            runs, text = self._texts(page)
-            meta = {"page": number, "pages": len(document)}
-            place = f"page {number}"
-            if self.config.take != "figures":
-                pixels = self._draw(page, Box(0, 0, width, height), (width, height))
-                yield self.from_here(self._record(key, pixels, text, meta), origin, place, "page")
-            if self.config.take != "pages":
-                yield from self._figures(page, pictures, runs, (key, meta, origin, place))
-        finally:
-            page.close()
-
-    def _pictures(self, page: Any) -> list[Box]:
-        """The boxes of a page's pictures, which are small enough all together to be drawn."""
-        import pypdfium2.raw as raw
-
-        boxes, pixels = list[Box](), 0
-        objects = list(islice(page.get_objects(max_depth=6), self.config.max_objects + 1))
-        if len(objects) > self.config.max_objects:
-            most = self.config.max_objects
-            raise _Refused(
-                "too_many_objects", f"a page must have at most {most:,} objects; got more. Raise max_objects."
-            )
-        for item in objects:
-            if item.type == raw.FPDF_PAGEOBJ_IMAGE:
-                wide, high = item.get_px_size()
-                pixels += wide * high
-                boxes.append(Box(*item.get_bounds()))
-        if pixels > self.config.max_image_pixels:
-            most = self.config.max_image_pixels
-            message = f"a page's pictures must have at most {most:,} pixels; got {pixels:,}. Raise max_image_pixels."
-            raise _Refused("too_many_pixels", message)
-        return boxes
-
-    def _texts(self, page: Any) -> tuple[list[Text], str]:
-        """The runs of a page's text with their places, in reading order, and the whole of it."""
-        words = page.get_textpage()
-        try:
-            if words.count_chars() > self.config.max_text:
-                most = self.config.max_text
-                raise _Refused(
-                    "text_too_long", f"a page must have at most {most:,} characters; got more. Raise max_text."
-                )
-            runs = list[Text]()
-            if self.config.take != "pages":
-                for i in range(words.count_rects()):
-                    box = Box(*words.get_rect(i))
-                    text = words.get_text_bounded(*box).replace("\r\n", " ").strip("\r\n\0")
-                    if text.strip():
-                        runs.append(Text(box, text))
-            whole = words.get_text_bounded().replace("\r\n", "\n").replace("\0", "").strip()
-        finally:
-            words.close()
-        return runs, whole
-
-    def _figures(
-        self, page: Any, pictures: list[Box], runs: list[Text], about: tuple[str, dict[str, Any], str, str]
-    ) -> Iterator[Record | Reject]:
-        key, meta, origin, place = about
-        crop = Box(*page.get_cropbox())
-        size = page.get_size()
-        seen = [p.within(crop) for p in pictures]
-        large, small = list[Box](), 0
-        for box in seen:
-            enough = box.width * box.height >= self.config.min_share * size[0] * size[1]
-            if enough and min(box.width, box.height) >= self.config.min_figure:
-                large.append(box)
-            else:
-                small += 1
-        if small:  # one line a page: a rule or a bullet may be drawn as hundreds of pictures
-            message = f"a figure must be larger; {small} pictures of the page are smaller. Lower min_figure, min_share."
-            yield Reject(f"{key}/small", message, "figure_too_small", f"{origin} {place}")
-        turned = page.get_rotation() % 360 != 0  # boxes are those of the page before it is turned
-        found = figures_of(large, captions_of(lines_of(runs)), self.config.reach * crop.height)
-        for number, figure in enumerate(found, 1):
-            name = f"{key}/figure-{number}"
-            if turned:
-                yield Reject(name, "a figure must stand on an upright page; its page is turned.", "turned_page", origin)
-                continue
-            if not figure.caption:
-                message = "a figure must have a caption below or above it; none was found. Raise reach."
-                yield Reject(name, message, "no_caption", f"{origin} {place}")
-                continue
-            box = Box(*(round(v, 1) for v in figure.box))
-            own = {**meta, "box": list(box), "parts": figure.parts, "caption_above": figure.above}
-            moved = Box(box.left - crop.left, box.bottom - crop.bottom, box.right - crop.left, box.top - crop.bottom)
-            pixels = self._draw(page, moved, size)
-            yield self.from_here(self._record(name, pixels, figure.caption, own), origin, place, "figure")
-
-    def _draw(self, page: Any, box: Box, size: tuple[float, float]) -> np.ndarray:
-        """(h, w, 3) RGB of a part of a page: as a reader sees it, with whatever is drawn over its pictures."""
-        scale = min(self.config.dpi / POINTS_PER_INCH, self.config.max_side / max(box.width, box.height, 1.0))
-        cut = (box.left, box.bottom, size[0] - box.right, size[1] - box.top)
-        bitmap = page.render(
-            scale=scale, crop=tuple(max(0.0, c) for c in cut), may_draw_forms=False, rev_byteorder=True
-        )
-        try:
-            return np.array(bitmap.to_numpy()[:, :, :3])
-        finally:
-            bitmap.close()
+            page = _whole(said["page"])
+            place, name, meta = f"page {page}", f"{key}/page-{page:04d}", {"page": page, "pages": count}
+            if "refused" in said:
+                name += f"/{said['part']}" if said["part"] else ""
+                return Reject(name, str(said["message"]), str(said["refused"]), f"{origin} {place}")
+            if answer.array is None or answer.array.ndim != 3 or answer.array.shape[2] != 3:
+                raise ValueError("a page must have pixels")
+            if "figure" not in said:
+                return self.from_here(self._record(name, answer.array, str(said["text"]), meta), origin, place, "page")
+            box = [float(v) for v in said["box"]]
+            own = {**meta, "box": box, "parts": int(said["parts"]), "caption_above": bool(said["above"])}
+            figure = self._record(f"{name}/figure-{int(said['figure'])}", answer.array, str(said["caption"]), own)
+            return self.from_here(figure, origin, place, "figure")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise _damaged(error) from None
 
     def _record(self, key: str, pixels: np.ndarray, text: str, meta: dict[str, Any]) -> Record:
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
@@ -257,11 +192,12 @@ class Documents(Collector):
         return Record(key, (Segment("image", data, self.config.encoding, role="image"),), meta)
 
 
-def _pdfium() -> Any:
-    try:
-        import pypdfium2
-    except ImportError:
-        raise DataError(
-            "a PDF must be read by pypdfium2; got a Python without it. Install it: pip install 'diptych[curate]'."
-        ) from None
-    return pypdfium2
+def _whole(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise _damaged(value)
+    return value
+
+
+def _damaged(what: Any) -> ParserFailed:
+    message = f"a parser must say what is on a page; it said something else ({str(what)[:60]}). Leave the file out."
+    return ParserFailed("parser_crashed", message)
