@@ -4,8 +4,10 @@ import pytest
 
 from diptych.core.config import from_json, to_json
 from diptych.core.errors import ConfigError
-from diptych.data.curations.curation import curation, curations, from_toml
+from diptych.data.curate import CurationConfig
+from diptych.data.curations.curation import curation, curations, from_toml, settings_of, with_settings
 from diptych.data.filters.caption_length import CaptionLengthConfig
+from diptych.data.filters.score import ScoreConfig
 
 
 def test_a_file_of_ones_own(tmp_path) -> None:
@@ -44,3 +46,36 @@ def test_every_curation_survives_the_disk(name) -> None:
     found = curation(name)
     assert from_json(to_json(found)) == found
     assert (curations()[name].__doc__ or "").strip()
+
+
+MINE = CurationConfig(filters=(CaptionLengthConfig(), ScoreConfig(), ScoreConfig(score="clip")))
+
+
+def test_filters_take_settings_by_their_names() -> None:
+    given = ["caption_length.min_words=3", "caption_length.of=any", "filters.2.fraction=0.3", 'splits=["train","val"]']
+    found = with_settings(MINE, given)
+    assert found.splits == ("train", "val")
+    assert found.filters == (
+        CaptionLengthConfig(min_words=3, of="any"),
+        ScoreConfig(),
+        ScoreConfig(score="clip", fraction=0.3),
+    )
+    assert with_settings(MINE, []) == MINE
+    assert with_settings(MINE, settings_of(found)) == found
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("caption_length.min_word=3", "caption_length.min_word must name a field .* Did you mean 'min_words'"),
+        ("caption_length.min_words=few", "caption_length.min_words must be a valid integer"),
+        ("caption_lenght.min_words=3", "must name a filter of this curation; .* Did you mean 'caption_length'"),
+        ("score.threshold=1", "got several called score. Set filters.1.threshold or filters.2.threshold"),
+        ("min_words=3", "must be FILTER.FIELD=VALUE; got 'min_words=3'"),
+        ("caption_length.min_words", "must be FILTER.FIELD=VALUE"),
+        ("filters.9.threshold=1", "one of the 3 of filters"),
+    ],
+)
+def test_settings_that_are_none(given, words) -> None:
+    with pytest.raises(ConfigError, match=words):
+        with_settings(MINE, [given])
