@@ -27,11 +27,25 @@ SAID = {
         "[image]",
         "picture (2)",
         "No title",
+        "sans titre",
+        "Bild 4",
+        "图片12",
+    ],
+    "page_words": [
+        *("Click here for more", "click on the image to enlarge", "Read more about it", "Add to basket", "Buy now!"),
+        *("Download in high resolution", "Share this", "Back to top", "Next page", "Loading, please wait...", "Log in"),
+        *("© 2011 A. Maker", "All rights reserved.", "Photo by admin", "Image courtesy of NASA", "Source: internet"),
+        *("Fig. 3", "Image 3 of 12", "slide 4 / 9", "Posted by admin on 3.4.2011", "cliquez pour agrandir"),
+        "Photo credit: unknown",
     ],
     "no_letters": ["12345", "!!!", "2019-03-12", "- - -", "★"],
     "": [
         *("a red dog", "stock photo of a dog", "image of the sea", "see www.example.org for a dog", "p 51 mustang"),
         *("dad", "deadbeefdeadbeefdead", "the dog.", "photo 51 by Rosalind Franklin", "犬", "Vol. 2", "DSC"),
+        *("click beetle", "a tap", "press release by hand", "read a book", "a shopping basket", "print of a cat"),
+        *("download arrow", "next door", "back of a car", "the copyright symbol", "figure of a saint", "page boy"),
+        *("image of 3 dogs", "picture frame 3", "zoom lens", "share of the cake", "log cabin", "item of clothing"),
+        *("a photo of a dog by the sea", "source of the Nile", "subscribe button", "loading dock at night" * 3),
     ],
 }
 

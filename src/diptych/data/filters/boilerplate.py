@@ -22,6 +22,14 @@ PHRASES = (
     *("royalty free stock photo", "royalty-free stock photo", "image not available", "no image available"),
     *("click to enlarge", "click to zoom", "click here", "view larger", "view larger image", "read more", "loading"),
     *("profile picture", "featured image", "product image", "main image", "user avatar", "screenshot", "new document"),
+    *("image description", "picture description", "no description", "placeholder image", "default image"),
+    *("cover image", "my image", "my picture", "my photo", "new image", "new picture", "test image"),
+    *("sans titre", "image sans titre", "sans nom", "ohne titel", "unbenannt", "kein bild", "kein bild vorhanden"),
+    *("sin título", "sin titulo", "sin nombre", "imagen", "senza titolo", "senza nome", "immagine", "sem título"),
+    *("sem titulo", "sem nome", "imagem", "zonder titel", "geen titel", "naamloos", "afbeelding", "utan titel"),
+    *("namnlös", "uten tittel", "uden titel", "billede", "bilde", "nimetön", "kuva", "bez tytułu", "bez názvu"),
+    *("obrázek", "obraz", "без названия", "без имени", "изображение", "картинка", "фото", "başlıksız", "resim"),
+    *("無題", "无题", "无标题", "名称未設定", "图片", "圖片", "图像", "画像", "写真", "사진", "이미지", "صورة"),
 )
 """In lower case, without marks around them. Numbers after one ("untitled 3", "image (2)") do not make it another."""
 
@@ -39,6 +47,39 @@ _URL = re.compile(r"(?:https?://|ftp://|www\.)\S+|(?:data|javascript):\S+", re.I
 _HOST = re.compile(
     r"(?:[a-z0-9\-]+\.)+(?:com|org|net|info|biz|edu|gov|io|co\.uk|de|fr|ru|jp|it|es|nl|eu|uk)(?:/\S*)?", re.I
 )
+_PICTURE = r"(?:image|picture|photo|photograph)"
+_PAGE_WORDS = re.compile(
+    "|".join(
+        (
+            # counters
+            r"(?:image|img|picture|pic|photo|figure|fig|plate|slide|page|item|scan|no|nr|bild|foto)s?\.?[ #:]*\d+"
+            r"(?: ?(?:of|/|-|von|de|di|sur|van) ?\d+)?",
+            # what asks to be pressed
+            rf"(?:please )?(?:click|tap|press) (?:here|for|{_PICTURE}|on (?:the |this )?(?:{_PICTURE}|thumbnail|link)"
+            r"|to (?:enlarge|zoom|view|see|open|expand|download|play|watch))\b.{0,60}",
+            r"(?:view|see|show|read|load|browse|learn) (?:more|all|larger|full|the full|details|gallery)\b.{0,40}",
+            r"(?:add|remove)(?: \w+)? (?:to|from)(?: your| the| my)? (?:cart|basket|bag|wish ?list)",
+            r"(?:buy|shop|order|book|download|register|subscribe|apply)(?: it| this)? (?:now|here|online|today)",
+            r"(?:free )?download(?: (?:file|image|pdf|this|in (?:high|low|full)[ -](?:resolution|quality)))?",
+            r"share(?: (?:this|it|on|via|with)\b.{0,40})?|(?:follow|like|contact) us\b.{0,40}",
+            r"zoom(?: in| out)?|print(?: this)? page|continue (?:reading|shopping)",
+            rf"back to (?:the )?(?:top|home|gallery|list)|(?:next|previous|prev) (?:page|slide|post|{_PICTURE})",
+            r"close (?:this )?(?:window|menu|popup)|open in (?:a )?new (?:tab|window)|(?:loading|please wait)\b.{0,40}",
+            r"(?:log|sign) ?(?:in|out|up)(?: to \w+| with \w+)?|subscribe to (?:our|the)\b.{0,40}",
+            r"(?:cliquez|haz clic|haga clic|klicken sie|hier klicken|clicca|fai clic|clique (?:aqui|para)"
+            r"|klik (?:hier|om)|нажмите)\b.{0,60}",
+            # whose it is, not what it shows
+            r"(?:©|\(c\)).{0,80}|copyright (?:©|\(c\)|\d{4}|by\b).{0,80}|(?:.{0,60}\W)?all rights reserved",
+            rf"{_PICTURE}s?(?: credits?)?(?: ?: ?| by | courtesy of | © ?).{{1,60}}",
+            r"(?:source|credits?|courtesy) ?: ?.{1,60}|courtesy of .{1,60}|used (?:with|by) permission\b.{0,40}",
+            r"(?:posted|published|uploaded|updated|last modified|taken)(?: by \S+)?(?: on| at)? \d[\d./: \-]*",
+            r"(?:posted|uploaded) by \S+(?: on .{1,30})?|for illustration(?: purposes)?(?: only)?",
+            rf"(?:this )?{_PICTURE} (?:may|is|are|can) (?:be )?(?:subject to|protected by) copyright\b.{{0,40}}",
+        )
+    ),
+    re.I,
+)
+"""Whole captions, in lower case and without marks around them: a click beetle stays."""
 _NUMBER_AFTER = re.compile(r"[\s_\-#(\[]*\d+[)\]]?$")
 
 
@@ -49,6 +90,7 @@ class BoilerplateConfig(FilterConfig):
                   spaces); 0: none
     phrases       captions that say nothing, in lower case
     file_names    whether names of files go (DSC_0001.JPG, IMG 2041, a hash)
+    page_words    whether what a page says around its pictures goes: buttons, counters, whose picture it is
     urls          "only": a caption that is nothing but addresses; "any": one that holds an address; "keep": none
     of            whether the "first" caption must say something, or "any" of a record's captions does
     """
@@ -56,6 +98,7 @@ class BoilerplateConfig(FilterConfig):
     max_count: int = Field(default=100, ge=0)
     phrases: tuple[str, ...] = PHRASES
     file_names: bool = True
+    page_words: bool = True
     urls: Literal["only", "any", "keep"] = "only"
     of: Literal["first", "any"] = "first"
 
@@ -65,8 +108,8 @@ class BoilerplateConfig(FilterConfig):
 
 
 class Boilerplate(Filter):
-    """Reasons: url, file_name, stock_phrase, no_letters (a number, signs), repeated_caption; that of the first caption
-    where none says anything. Of a record without captions nothing is said."""
+    """Reasons: url, file_name, stock_phrase, page_words, no_letters (a number, signs), repeated_caption; that of the
+    first caption where none says anything. Of a record without captions nothing is said."""
 
     gathers: ClassVar[bool] = True
 
@@ -118,7 +161,9 @@ class Boilerplate(Filter):
         if not any(c.isalpha() for c in text):
             return "no_letters"
         bare = _bare(text)
-        return "stock_phrase" if bare in self._phrases or _NUMBER_AFTER.sub("", bare) in self._phrases else ""
+        if bare in self._phrases or _NUMBER_AFTER.sub("", bare) in self._phrases:
+            return "stock_phrase"
+        return "page_words" if self.config.page_words and _PAGE_WORDS.fullmatch(bare) else ""
 
 
 def _bare(text: str) -> str:
