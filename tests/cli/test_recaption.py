@@ -71,3 +71,26 @@ def test_mistakes_get_a_sentence_and_no_traceback(home, capsys, monkeypatch, arg
     assert code == 1
     assert words in " ".join(err.split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", ["git", "blip"])
+def test_a_folder_of_a_transformers_model_writes_and_another_judges(home, capsys, tmp_path, kind):
+    pytest.importorskip("transformers")
+    from tests.checkpoints import test_transformers_blip as blip
+    from tests.checkpoints import test_transformers_git as git
+
+    if kind == "git":
+        git.save_theirs(tmp_path / "writer")
+    else:
+        blip.save_theirs(tmp_path / "writer", "BlipForConditionalGeneration")
+    blip.save_theirs(tmp_path / "judge", "BlipForImageTextRetrieval")
+    models = ("--with", f"hf:{tmp_path / 'writer'}", "--filter", f"hf:{tmp_path / 'judge'}")
+    how = ("threshold=-1000", "writing.max_tokens=4", "weight=0.5")
+    code, out, err = _run(capsys, "recaption", home / "data", *models, "--out", tmp_path / "new", *how)
+    assert code == 0, err
+    said = json.loads((tmp_path / "new" / "recaption.json").read_text())
+    made = Dataset.open(tmp_path / "new")
+    assert said["records"] == said["written"] == 20
+    assert said["originals_dropped"] == 0
+    assert 0 < said["kept"] == made.info["captions"]["synthetic"]
+    assert "captions now." in out

@@ -1,10 +1,12 @@
 import json
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from diptych.core.errors import ConfigError, DataError
 from diptych.core.record import Record
+from diptych.data.card import describe
 from diptych.data.dataset import Dataset
 from diptych.data.sources.source import Reject
 from diptych.serve import recaption as module
@@ -93,7 +95,12 @@ def test_a_dataset_is_captioned_anew_and_packed(data, model, tmp_path):
     assert made.info["rejected"].get("no_caption_kept", 0) == report.lost
     assert made.tokenizer().encode("a red dot") == data.tokenizer().encode("a red dot")
     said = json.loads((out / "recaption.json").read_text())
-    assert said["kept"] == report.kept
+    assert said["kept"] == report.kept == made.info["captions"]["synthetic"]
+    rows = pq.read_table(out / "records.parquet").to_pylist()
+    assert sum(r["synthetic"] for r in rows) == report.kept
+    origins = describe(out)["origins"]  # what the card shows
+    assert origins["synthetic"] == report.kept
+    assert origins["texts"] == made.info["captions"]["texts"]
     assert said["settings"]["threshold"] == 0
     assert not list(tmp_path.glob(".*.jsonl"))
 
@@ -118,6 +125,32 @@ def test_one_that_was_cut_off_goes_on_to_the_same(data, model, tmp_path, monkeyp
     recaption(data, model, tmp_path / "cut", CONFIG)
     assert sum(batches) == len(data.split("train")) + batches[1]
     assert Dataset.open(tmp_path / "cut").fingerprint == Dataset.open(whole).fingerprint
+
+
+def test_one_that_was_cut_off_before_its_report_is_finished(data, model, tmp_path, monkeypatch):
+    """And a dataset of another origin, beside which a journal lies, is not taken for it."""
+    out, journal = tmp_path / "out", tmp_path / ".out.captions.jsonl"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            recaption(data, model, out, CONFIG)
+    assert journal.is_file()
+    assert not (out / "recaption.json").exists()
+    before = Dataset.open(out).fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(module.CaptionWriter, "about", killed)  # nothing is written again
+        recaption(data, model, out, CONFIG)
+    assert Dataset.open(out).fingerprint == before
+    assert (out / "recaption.json").is_file()
+    assert not journal.exists()
+    tiny_dataset(tmp_path / "mine", copies=1)
+    (tmp_path / ".mine.captions.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="the output must be new"):
+        recaption(data, model, tmp_path / "mine", CONFIG)
 
 
 def test_outputs_and_splits_that_cannot_be_are_refused(data, model, tmp_path):

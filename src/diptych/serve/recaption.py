@@ -9,6 +9,7 @@ what it draws for a record is a function of the seed and the record's uid. The s
 counted, and packs.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -109,10 +110,13 @@ def recaption(
 
     Captions that were written before `out` was whole are not written again. Records keep their images and keys; a uid
     is of images and texts, and so another where texts are. What was written stands behind the originals, and its number
-    in the record's meta as "synthetic". `out`/recaption.json holds the report.
+    in the record's meta and in records.parquet as "synthetic". `out`/recaption.json holds the report.
     Errors: ConfigError for an output, split or model that cannot be.
     """
     config, out = config or RecaptionConfig(), Path(out)
+    path = out.with_name(f".{out.name}.captions.jsonl")
+    # killed when all was packed but the report: it is packed again, from what the journal still holds
+    overwrite = overwrite or (path.is_file() and _lacks_its_report(out, _name_of(dataset)))
     _refuse(dataset, out, config, overwrite)
     asks = CaptionWriter(writer, judge, config.writing)
     header = {
@@ -122,7 +126,7 @@ def recaption(
         "writer": writer.fingerprint,
         "judge": None if judge is None else judge.fingerprint,
     }
-    journal = Journal(out.with_name(f".{out.name}.captions.jsonl"), header)
+    journal = Journal(path, header)
     places = [(name, i) for name in config.splits for i in range(len(dataset.split(name)))]
     asks.fill(dataset, places, journal)
     report = RecaptionReport(str(out))
@@ -205,7 +209,7 @@ class _Recaptioned(Source):
     @property
     def name(self) -> str:
         """The dataset that it is made of."""
-        return f"{self.dataset.path}, captioned anew"
+        return _name_of(self.dataset)
 
     def count(self) -> int:
         return sum(len(s) for s in self.dataset.splits.values())
@@ -227,6 +231,19 @@ class _Recaptioned(Source):
                         f"{split.uid(i)}. Delete it, and start again."
                     )
                 yield decide(record, line, self.settings, self.report)
+
+
+def _name_of(dataset: Dataset) -> str:
+    return f"{dataset.path}, captioned anew"
+
+
+def _lacks_its_report(out: Path, name: str) -> bool:
+    """Whether `out` is what this same work packed, and not yet told of."""
+    try:
+        about = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not (out / REPORT).is_file() and isinstance(about, dict) and about.get("source", {}).get("name") == name
 
 
 def _refuse(dataset: Dataset, out: Path, config: RecaptionConfig, overwrite: bool) -> None:
