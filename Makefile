@@ -8,17 +8,20 @@ BIN := .venv/bin
 DEMO ?= demo
 BENCHMARKS := $(addprefix benchmarks/,step.py accumulate.py locked.py loss_memory.py input.py retrieval_memory.py zero_shot_build.py \
 	scaling.py time_to_accuracy.py gpu.py help.py)
+DATA_PEERS := collect_rates filter_rates
+NO_PEER := curation_memory billion_pairs
 ARGS ?=
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
-.PHONY: demo test test-slow check format clean help bench
+.PHONY: demo test test-slow check format clean help bench bench-data
 
 help:
 	@echo "make demo       pretrain a CLIP on emoji by three artists, test it on a fourth, write a report (minutes)"
 	@echo "make test       the tests (minutes)"
 	@echo "make test-slow  the long tier: kills and resumes, ten thousand records, every corpus that can be fetched"
 	@echo "make bench      set up the peer of the benchmarks; then make bench-step, bench-loss_memory, bench-help, ..."
+	@echo "make bench-data  set up the peers of the data engine; then make bench-collect_rates, bench-filter_rates"
 	@echo "make check      formatting, lint, types, and the floors of the house"
 
 .venv/python.stamp:
@@ -79,6 +82,22 @@ bench: .venv-bench/bench.stamp
 bench-%: .venv-bench/bench.stamp
 	@$(BIN)/python -m benchmarks.$* $(ARGS)
 
+# The peers of the data engine: packages that fit neither ours nor open_clip's.
+.venv-data/bench.stamp: .venv/demo.stamp benchmarks/requirements-data.txt
+	@echo "== Setting up .venv-data: img2dataset, cleanvision, data-juicer (a few minutes; Python 3.11 or 3.12)"
+	@$(PYTHON) -m venv .venv-data
+	@PIP_CONSTRAINT= .venv-data/bin/python -m pip --disable-pip-version-check install -qq -r benchmarks/requirements-data.txt
+	@touch $@
+
+bench-data: .venv-data/bench.stamp
+	@echo "Ready: $(DATA_PEERS) (with peers), $(NO_PEER) (without). For example: make bench-collect_rates"
+
+$(addprefix bench-,$(DATA_PEERS)): bench-%: .venv-data/bench.stamp
+	@$(BIN)/python -m benchmarks.$* $(ARGS)
+
+$(addprefix bench-,$(NO_PEER)): bench-%: .venv/demo.stamp
+	@$(BIN)/python -m benchmarks.$* $(ARGS)
+
 check: .venv/test.stamp
 	@echo "== Formatting, lint, types, floors"
 	@$(BIN)/ruff format --check src tests benchmarks
@@ -91,4 +110,4 @@ format: .venv/test.stamp
 	@$(BIN)/ruff check --fix src tests benchmarks
 
 clean:
-	rm -rf .venv .venv-bench $(DEMO) build dist src/*.egg-info
+	rm -rf .venv .venv-bench .venv-data $(DEMO) build dist src/*.egg-info

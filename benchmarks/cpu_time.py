@@ -9,10 +9,11 @@ _TICK = os.sysconf("SC_CLK_TCK")
 def cpu_seconds() -> float:
     """User and system time of this process, of its children that live, and of those that were waited for."""
     me = os.getpid()
-    return sum(_used(pid) for pid in (me, *_children(me))) + sum(os.times()[2:4])
+    return sum(used(pid) for pid in (me, *_children(me))) + sum(os.times()[2:4])
 
 
-def _used(pid: int) -> float:
+def used(pid: int) -> float:
+    """User and system time of one process, whoever it belongs to; 0 if it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended since

@@ -129,8 +129,8 @@ def earlier_copy(
             a, b = a[able], b[able]
             if not len(a):
                 continue
-            pixels = (torch.from_numpy(miniatures[rest[x]]) for x in (a, b))
-            limit, apart = compare_miniatures(*pixels, config.tolerance, known.of(a), known.of(b))
+            x, y = torch.from_numpy(miniatures[rest[a]]), torch.from_numpy(miniatures[rest[b]])
+            limit, apart = compare_miniatures(x, y, config.tolerance, known.of(a), known.of(b))
             near = (apart <= limit).numpy()
             earlier[rest[b[near]]] = rest[a[near]]
             gone[b[near]] = True
