@@ -50,8 +50,8 @@ def measure(args: argparse.Namespace) -> Result:
     result.body = table(header, rows)
     result.notes += [
         "Made pools: noise of 16 x 16 pixels, two real captions a record, every 50th picture twice; "
-        f"{args.per_shard:,} records a shard, {args.jobs} jobs. Peak: anonymous memory of all processes together, shared "
-        "pages once; what is mapped from files, which can be dropped at any time, is not in it.",
+        f"{args.per_shard:,} records a shard, {args.jobs} jobs. Peak: anonymous memory of all processes together, "
+        "shared pages once; what is mapped from files, which can be dropped at any time, is not in it.",
         "'bytes a record more': the growth from the size before it; what one process of interpreter, torch and pyarrow "
         "takes is in the first row.",
         *_kept(found),
