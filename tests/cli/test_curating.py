@@ -54,7 +54,45 @@ def test_a_pool_is_curated(capsys, tmp_path) -> None:
     assert code == 0
     assert "Kept 1 of 2" in out
     assert json.loads((tmp_path / "chosen" / "curation.json").read_text())["kept"] == 1
+    shorter = (data, "--recipe", recipe, "caption_length.min_words=1", "--out", tmp_path / "shorter", "--jobs", 1)
+    code, out, _ = say(capsys, "curate", *shorter)
+    assert (code, "Kept 2 of 2" in out) == (0, True)
     code, _, err = say(capsys, "curate", data, "datacom:basic", "--out", tmp_path / "other")
     assert code == 1
     assert "a curation must be" in err
     assert "Traceback" not in err
+
+
+def test_curations_and_their_settings_are_listed(capsys, tmp_path) -> None:
+    code, out, _ = say(capsys, "curate")
+    assert code == 0
+    assert f"{'house:default':28}What to begin with" in out
+    assert "caption_length, " in out
+    code, out, _ = say(capsys, "curate", "--recipe", "datacomp:basic", "image_size.min_side=100")
+    assert code == 0
+    assert "image_size.min_side=100" in out.split()
+    for given, words in (
+        (["curate", "data"], "a curation must be named behind the dataset"),
+        (["curate", "data", "house:default"], "the output must be named"),
+        (["curate", "data", "house:default", "caption_lenght.min_words=3"], "Did you mean 'caption_length'"),
+        (["curate", "data", "house:default", "caption_length.least=3"], "caption_length.least must name a field"),
+    ):
+        code, _, err = say(capsys, *given)
+        assert code == 1
+        assert words in err
+        assert "Traceback" not in err
+
+
+def test_faces_are_blurred_at_packing(capsys, tmp_path) -> None:
+    for i, name in enumerate("abc"):
+        (tmp_path / f"{name}.png").write_bytes(png(i))
+    lines = ["image,caption,face_bboxes", 'a.png,a,"[[0, 0, 0.5, 0.5]]"', 'b.png,b,"[]"', 'c.png,c,"[[3, 3, 9, 9]]"']
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    how = ("faces.blur=boxes", "tokenizer=none", "jobs=1", "--val", 0)
+    code, out, _ = say(capsys, "pack", tmp_path / "t.csv", *how, "--out", tmp_path / "out")
+    assert code == 0
+    assert "Of these: 1 faces_blurred, 1 reencoded." in out
+    assert "Rejected 1: 1 bad_face_boxes." in out
+    code, _, err = say(capsys, "pack", tmp_path / "t.csv", "faces.blurr=boxes", "--out", tmp_path / "x")
+    assert code == 1
+    assert "Did you mean 'blur'" in err

@@ -9,7 +9,8 @@ SCHEMA = pa.schema(
         ("id", pa.int64()),
         ("scan", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
         ("report", pa.string()),
-        ("boxes", pa.list_(pa.float32())),
+        ("vector", pa.list_(pa.float32())),
+        ("boxes", pa.list_(pa.list_(pa.float64(), 4))),
         ("caption", pa.list_(pa.string())),
     ]
 )
@@ -19,7 +20,7 @@ def test_the_image_is_found_by_its_type() -> None:
     columns = arrow_columns(SCHEMA, "t", "", "", False)
     assert (columns.image, columns.captions) == ("scan", ("caption",))
     assert arrow_columns(SCHEMA, "t", "", "report", False).captions == ("report",)
-    assert columns_to_read(SCHEMA, columns) == ["id", "scan", "report", "caption"]
+    assert columns_to_read(SCHEMA, columns) == ["id", "scan", "report", "boxes", "caption"]
 
 
 def test_rows_come_whole() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diptych.data.face_boxes import BadBoxes, FaceBox, boxes_in, covered_share
+from diptych.data.face_boxes import MAX_TEXT, BadBoxes, FaceBox, boxes_in, carried, covered_share
 
 
 def test_boxes_are_cut_to_the_picture_and_sorted() -> None:
@@ -45,3 +45,16 @@ def test_what_overlaps_is_covered_once() -> None:
         left, top, right, bottom = (round(v * 100) for v in box)
         grid[top:bottom, left:right] = True
     assert covered_share(tuple(boxes)) == pytest.approx(grid.mean())
+
+
+def test_what_a_cell_holds_of_boxes_goes_along_and_what_is_too_much_is_refused_not_lost() -> None:
+    for value in ([], [[0, 0, 0.5, 1]], "[[0, 0, 0.5, 1]]", " [[0, 0, 0.5, 1]]"):
+        assert carried(value) == value
+    for value in (None, 3, "a caption", [1, 2], [[1, 2]], {"a": 1}, "[1, 2]", [["a"] * 512]):
+        assert carried(value) is None
+    odd = [[0, 0, float("nan"), True], "x", [0] * 99]
+    assert carried(odd) == [[0, 0, None, None], None, [0] * 5]
+    long = "[" + ", ".join(["[0, 0, 0.5, 1]"] * MAX_TEXT) + "]"
+    for value in (odd, [[0, 0, 0.01, 0.01]] * 102, long):
+        with pytest.raises(BadBoxes):
+            boxes_in({"face_bboxes": carried(value)})

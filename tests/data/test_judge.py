@@ -3,6 +3,7 @@
 import hashlib
 import io
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -90,7 +91,8 @@ def test_the_first_images_size_before_it_was_shrunk_is_kept() -> None:
 def test_faces_of_the_meta_are_blurred_in_what_is_stored() -> None:
     meta = {"face_bboxes": [[0.25, 0.25, 0.5, 0.5]], "artist": "x"}
     limits = Limits(faces=FaceBlurConfig(blur="boxes", margin=0.0))
-    for data in (png(1, height=64, width=96), jpg(1, height=64, width=96), encode(pixels(1, 64, 96), "WEBP")):
+    grey = np.repeat(pixels(1, 64, 96)[:, :, :1], 3, 2)  # a JPEG's colours are coarse
+    for data in (encode(grey, "PNG"), encode(grey, "JPEG", quality=95), encode(grey, "WEBP")):
         got = judge(Record.pair("k", data, "", ("words",), meta=meta), limits)
         assert isinstance(got, Kept)
         image = got.record.segments[0]
@@ -103,9 +105,9 @@ def test_faces_of_the_meta_are_blurred_in_what_is_stored() -> None:
         }
         found, given = decode_image(image.data).int(), decode_image(data).int()
         wanted = blur_faces(given.byte(), (FaceBox(0.25, 0.25, 0.5, 0.5),), 0.0).int()
-        assert (found - wanted).abs().float().mean() <= (0 if image.format == "png" else 2)
+        assert (found - wanted).abs().max() <= (0 if image.format == "png" else 6)
         found[:, 16:32, 24:48] = given[:, 16:32, 24:48]
-        assert (found - given).abs().float().mean() <= (0 if image.format == "png" else 2)
+        assert (found - given).abs().max() <= (0 if image.format == "png" else 6)
 
 
 def test_pictures_without_faces_keep_their_bytes_and_boxes_that_cannot_be_meant_are_refused() -> None:
@@ -114,6 +116,10 @@ def test_pictures_without_faces_keep_their_bytes_and_boxes_that_cannot_be_meant_
         got = judge(Record.pair("k", png(1), "png", ("words",), meta=meta), limits)
         assert isinstance(got, Kept)
         assert (got.record.segments[0].data, got.notes, got.record.meta) == (png(1), notes, meta)
+    strict = Limits(faces=FaceBlurConfig(blur="boxes", without="reject"))
+    got = judge(Record.pair("k", png(1), "png", ("words",)), strict)
+    assert isinstance(got, Reject)
+    assert got.reason == "no_face_boxes"
     wrong = Record.pair("k", png(1), "png", ("words",), meta={"face_bboxes": [[10, 10, 20, 20]]})
     got = judge(wrong, limits)
     assert isinstance(got, Reject)

@@ -72,8 +72,10 @@ def test_meta_is_plain_and_short() -> None:
         "s": "t",
         "long": "x" * 9999,
         "deep": [1],
+        "face_bboxes": [[0, 0.5, 1, 1]],
     }
-    assert meta_of(row, choose_columns(list(row), "t"), "p.png") == {"n": 3, "f": 0.5, "s": "t", "image": "p.png"}
+    kept = {"n": 3, "f": 0.5, "s": "t", "image": "p.png", "face_bboxes": [[0, 0.5, 1, 1]]}
+    assert meta_of(row, choose_columns(list(row), "t"), "p.png") == kept
     assert (
         meta_of({"image": "x", "caption": "c", "Split": "dev"}, choose_columns(["image", "caption", "Split"], "t"), "")[
             "split"

@@ -44,6 +44,10 @@ def columns_to_read(schema: pa.Schema, columns: Columns) -> list[str]:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
+    """Numbers, texts, and boxes: lists of lists of numbers."""
+    if _is_list(kind):
+        inner = kind.value_type
+        return _is_list(inner) and bool(pa.types.is_integer(inner.value_type) or pa.types.is_floating(inner.value_type))
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -51,6 +55,10 @@ def _is_plain(kind: pa.DataType) -> bool:
         or pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
     )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _is_image(kind: pa.DataType) -> bool:

@@ -35,6 +35,7 @@ class FaceBlurConfig(Config):
     blur         "boxes": those in the record's meta (of its first picture); "detect": those, and those that a detector
                  finds in every picture
     field        where in the meta: [[left, top, right, bottom], ...] in shares of the upright picture's sides
+    without      what becomes of a record whose meta says nothing, where `blur` is "boxes"
     margin       by how much of its longer side a box grows on each side
     strength     standard deviation of the Gaussian as a share of the box's longer side
     model        the detector: path of a YuNet model (.onnx) for OpenCV; "": OpenCV's own Haar cascade, which misses
@@ -44,6 +45,7 @@ class FaceBlurConfig(Config):
 
     blur: Literal["none", "boxes", "detect"] = "none"
     field: str = FIELD
+    without: Literal["keep", "reject"] = "keep"
     margin: Annotated[float, Field(ge=0, le=1)] = 0.1
     strength: Annotated[float, Field(gt=0, le=1)] = 0.1
     model: str = ""

@@ -13,6 +13,8 @@ FIELD = "face_bboxes"
 MOST = 100
 """Faces of a picture; what names more is no photograph of people, or was written to keep us busy."""
 
+MAX_TEXT = 20_000
+"""Characters of boxes in JSON."""
 TIMES_COVERED = 8
 """The same: blurring takes as long as there are pixels in boxes."""
 
@@ -55,6 +57,24 @@ def boxes_in(meta: dict[str, Any], field: str = FIELD) -> tuple[FaceBox, ...] | 
     if sum(box.area for box in boxes) > TIMES_COVERED:
         raise BadBoxes(f"boxes of {field} must cover a picture at most {TIMES_COVERED} times. Mend the table.")
     return tuple(sorted(boxes, key=lambda box: (-box.area, box)))
+
+
+def carried(value: Any) -> list[Any] | str | None:
+    """What of a table's cell goes into a record's meta, if it looks like boxes: a list of lists of four, or JSON of
+    lists; None: it does not. What is too long is cut so that `boxes_in` refuses it, rather than lost."""
+    if isinstance(value, str):
+        return value[:MAX_TEXT] if value.lstrip().startswith("[[") else None
+    if not isinstance(value, list | tuple):
+        return None
+    if value and not (isinstance(value[0], list | tuple) and len(value[0]) == 4):
+        return None
+    return [[_plain(v) for v in box[:5]] if isinstance(box, list | tuple) else None for box in value[: MOST + 1]]
+
+
+def _plain(value: Any) -> int | float | None:
+    """A number that JSON has."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if number else None
 
 
 def covered_share(boxes: tuple[FaceBox, ...]) -> float:

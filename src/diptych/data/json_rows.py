@@ -12,6 +12,7 @@ from typing import Any
 from diptych.core.errors import DataError
 from diptych.core.record import Record, Segment
 from diptych.data.decode import sniff
+from diptych.data.face_boxes import carried
 from diptych.data.record_files import printable
 from diptych.data.rows import MAX_META_CHARACTERS, image_bytes, suffix_of
 from diptych.data.sources.source import Look, Reject, Source
@@ -139,13 +140,15 @@ def _embedded(text: str) -> bytes | None:
 
 
 def plain_meta(row: dict[str, Any], used: tuple[str, ...]) -> dict[str, Any]:
-    """The other values of a row, as far as they are plain and short."""
+    """The other values of a row, as far as they are plain and short, or boxes of faces."""
     kept: dict[str, Any] = {}
     for name, value in row.items():
         short = isinstance(value, str) and 0 < len(value) <= MAX_META_CHARACTERS
         number = isinstance(value, (int, float)) and abs(value) < 2**63
         if name not in used and (short or number):
             kept[printable(name)] = printable(value) if isinstance(value, str) else value
+        elif name not in used and (boxes := carried(value)) is not None:
+            kept[printable(name)] = printable(boxes) if isinstance(boxes, str) else boxes
     return kept
 
 

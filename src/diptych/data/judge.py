@@ -73,7 +73,7 @@ def judge(record: Record, limits: Limits, images_only: bool = False) -> Kept | R
         segments, images = list[Segment](), list[_Stored]()
         for segment in clean_texts(record.segments):
             if segment.modality == "image":
-                images.append(_judge_image(segment, limits, {} if images else record.meta))
+                images.append(_judge_image(segment, limits, None if images else record.meta))
                 segments.append(images[-1].segment)
             elif segment.modality != "text":
                 _judge_clip(segment, limits)
@@ -181,7 +181,8 @@ class _Stored(NamedTuple):
     faces: tuple[FaceBox, ...] = ()
 
 
-def _judge_image(segment: Segment, limits: Limits, meta: dict[str, Any]) -> _Stored:
+def _judge_image(segment: Segment, limits: Limits, meta: dict[str, Any] | None) -> _Stored:
+    """`meta`: of the record, for its first image, which boxes in it are of."""
     data = segment.data
     header = probe(data, limits.max_bytes, limits.max_pixels)
     width, height = header.width, header.height
@@ -227,15 +228,19 @@ def _judge_image(segment: Segment, limits: Limits, meta: dict[str, Any]) -> _Sto
     )
 
 
-def _faces(pixels: Tensor, meta: dict[str, Any], limits: Limits, notes: list[str]) -> tuple[FaceBox, ...]:
+def _faces(pixels: Tensor, meta: dict[str, Any] | None, limits: Limits, notes: list[str]) -> tuple[FaceBox, ...]:
     """The faces to be blurred. What cannot be read is refused: a picture must not pass with its faces for that."""
-    if limits.faces.blur == "none":
+    config = limits.faces
+    if config.blur == "none":
         return ()
     try:
-        faces = faces_of(pixels, meta, limits.faces)
+        faces = faces_of(pixels, meta or {}, config)
     except BadBoxes as error:
         raise _Refused("bad_face_boxes", str(error)) from None
-    if faces is None:
+    if faces is None and meta is not None:
+        if config.without == "reject":
+            message = f"a record must say in {config.field} where faces are; it does not. Set faces.without=keep."
+            raise _Refused("no_face_boxes", message)
         notes.append("without_face_boxes")
     return faces or ()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from diptych.core.errors import DataError
 from diptych.core.record import Record
+from diptych.data.face_boxes import carried
 from diptych.data.record_files import printable
 from diptych.data.sources.source import SPLIT_NAMES, Reject, read_file
 
@@ -206,7 +207,7 @@ def texts_of(value: Any, names: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def meta_of(row: Mapping[str, Any], columns: Columns, path: str) -> dict[str, Any]:
-    """The other columns, as far as they are plain and short; "image" is the path."""
+    """The other columns, as far as they are plain and short, or boxes of faces; "image" is the path."""
     meta: dict[str, Any] = {}
     for name, value in row.items():
         said = name in columns.captions and str(name).lower() not in CLASS_COLUMNS
@@ -215,6 +216,8 @@ def meta_of(row: Mapping[str, Any], columns: Columns, path: str) -> dict[str, An
         plain = (isinstance(value, int) and abs(value) < 2**63) or (isinstance(value, float) and math.isfinite(value))
         if plain or (isinstance(value, str) and value and len(value) <= MAX_META_CHARACTERS):
             meta[name] = value
+        elif (boxes := carried(value)) is not None:
+            meta[name] = boxes
     if columns.split is not None and "split" not in meta and meta.get(columns.split):
         meta["split"] = meta[columns.split]
     if path:

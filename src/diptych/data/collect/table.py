@@ -24,6 +24,7 @@ from diptych.core.record import Record, Segment
 from diptych.core.seeds import fold
 from diptych.data.collect.collector import Collector, CollectorConfig
 from diptych.data.database import Database, Unread, as_database, quoted
+from diptych.data.face_boxes import carried
 from diptych.data.files_below import is_inside
 from diptych.data.record_files import printable
 from diptych.data.rows import CAPTION_COLUMNS, IMAGE_COLUMNS, MAX_META_CHARACTERS, image_bytes, suffix_of, texts_of
@@ -296,6 +297,8 @@ class Table(Collector):
             plain = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
             if plain or (isinstance(value, str) and 0 < len(value) <= MAX_META_CHARACTERS):
                 meta[name] = value
+            elif (boxes := carried(value)) is not None:
+                meta[name] = boxes
         if columns.date and row[columns.date] is not None:
             meta["date"] = str(row[columns.date])[:40]
         if columns.group:
