@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -209,13 +209,13 @@ def _ending(code: int) -> str:
         return f"signal {-code}"
 
 
-def _write(pipe: BinaryIO, said: bytes, raw: bytes | memoryview) -> None:
+def _write(pipe: IO[bytes], said: bytes, raw: bytes) -> None:
     pipe.write(_HEAD.pack(len(said), len(raw)) + said)
     pipe.write(raw)
     pipe.flush()
 
 
-def _read(pipe: BinaryIO, most_said: int, most_raw: int) -> tuple[bytes, bytearray]:
+def _read(pipe: IO[bytes], most_said: int, most_raw: int) -> tuple[bytes, bytearray]:
     """A message. Raises EOFError at its end or in the middle, ValueError for one that is too long."""
     said, raw = _HEAD.unpack(_exactly(pipe, _HEAD.size))
     if said > most_said or raw > most_raw:
@@ -223,7 +223,7 @@ def _read(pipe: BinaryIO, most_said: int, most_raw: int) -> tuple[bytes, bytearr
     return bytes(_exactly(pipe, said)), _exactly(pipe, raw)
 
 
-def _exactly(pipe: BinaryIO, size: int) -> bytearray:
+def _exactly(pipe: IO[bytes], size: int) -> bytearray:
     found = bytearray(size)
     view, have = memoryview(found), 0
     while have < size:
@@ -250,12 +250,12 @@ def serve(parser: str, seconds: float, memory_gb: float) -> None:
             _answer(function, json.loads(about), bytes(data), seconds, answers)
 
 
-def _answer(function: Parser, about: dict[str, Any], data: bytes, seconds: float, out: BinaryIO) -> None:
+def _answer(function: Parser, about: dict[str, Any], data: bytes, seconds: float, out: IO[bytes]) -> None:
     try:
         _limit_time(seconds)
         for said, array in function(about, data):
             shape = None if array is None else list(array.shape)
-            raw = memoryview(b"") if array is None else memoryview(np.ascontiguousarray(array, np.uint8)).cast("B")
+            raw = b"" if array is None else np.ascontiguousarray(array, np.uint8).tobytes()
             _write(out, json.dumps({"said": said, "shape": shape}).encode(), raw)
             _limit_time(seconds)
         end: dict[str, Any] = {"end": True}
