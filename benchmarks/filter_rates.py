@@ -105,17 +105,19 @@ def measure(args: argparse.Namespace) -> Result:
             series = {
                 s: Series(s, tuple(len(pool) / t["cpu"] for t in turns), "records/s/core") for s, turns in found.items()
             }
-            ours, *others = series.values()
-            result.comparisons.append(Comparison(case.what, (ours,), tuple(others)))
+            ours, other, *alone = series.values()
+            result.comparisons.append(Comparison(case.what, (ours,), (other,)))
+            if alone:
+                result.comparisons.append(Comparison(f"{case.what}, nothing but the rule", (alone[0],), (alone[1],)))
             rows.append(_agreement(case, [set(t[-1]["dropped"]) for t in found.values()][:2]))
     result.body = "What each drops:\n\n" + table(("filter", "both", "only ours", "only theirs", "why they part"), rows)
     result.notes += [
         f"{len(pool):,} records of {Path(path).name.split('-')[0]}, one process and one thread a side; rates are by "
         "seconds of CPU, of all processes of a side.",
         "Ours reads the columns of the pool in the clock, and pictures from its shards; data-juicer's texts lie in "
-        "memory before its clock starts, and cleanvision's pictures in the page cache, as ours do.",
-        f"Texts are taken {1 if args.tiny else args.repeats} times in a row. 'operator alone' calls its two functions "
-        "without the data set around them: favours the peer.",
+        "memory before its clock starts, which favours it, and cleanvision's pictures in the page cache, as ours do.",
+        f"Texts are taken {1 if args.tiny else args.repeats} times in a row. 'nothing but the rule': the texts lie in "
+        "memory on both sides, and only the functions that judge them are timed.",
     ]
     return result
 
@@ -132,7 +134,9 @@ def _turns(case: Case, mine: Worker, theirs: Worker, args: argparse.Namespace) -
             module, name, settings = case.operator
             given = {"module": module, "name": name, "settings": settings, "repeats": repeats}
             answers["data-juicer"] = theirs.ask("juicer", **given, alone=False)
-            answers["data-juicer, operator alone"] = theirs.ask("juicer", **given, alone=True)
+            own = {"name": case.name, "settings": case.settings, "repeats": repeats}
+            answers["diptych, alone"] = mine.ask("run", **own, alone=True)
+            answers["data-juicer, alone"] = theirs.ask("juicer", **given, alone=True)
         for name, answer in answers.items():
             found.setdefault(name, []).append(answer)
         print(f"  {case.what}: round {number + 1}/{args.rounds}", file=sys.stderr, flush=True)
