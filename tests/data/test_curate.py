@@ -1,6 +1,7 @@
 """Curation: kept + dropped = seen, a reason each, the same whoever works and wherever it was killed."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -76,6 +77,18 @@ def test_what_was_killed_goes_on(tmp_path, monkeypatch) -> None:
     assert len(judged) == 8 - 4  # the mark was written first
     for name in ("selection.npy", "table.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_a_kill_leaves_nothing_over(tmp_path) -> None:
+    data, out = packed_pool(tmp_path / "d", CAPTIONS), tmp_path / "out"
+    out.mkdir()
+    (out / ".mark.new-abcd_123").write_text("killed when nothing else was there")
+    assert curate(data, CURATION, out, executor("pool", 1)).kept == 3
+    for left in ("parts/0", "state/1"):  # killed when all was done but this
+        (out / left).mkdir(parents=True)
+    (out / ".curation.json.new-abcd_123").write_text("{")
+    assert curate(data, CURATION, out, executor("pool", 1)).kept == 3
+    assert sorted(os.listdir(out)) == ["curation.json", "mark", "selection.npy", "table.parquet"]
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path) -> None:

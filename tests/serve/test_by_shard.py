@@ -20,8 +20,12 @@ def test_each_shard_is_asked_once(tmp_path) -> None:
     data, embeds, _ = asked(tmp_path)
     pool = CandidatePool(data)
     ask = partial(ask_by_shard, pool, str(embeds), partial(_lengths, "x"), partial(pool.score_path, "x"))
+    (data / "scores" / "x").mkdir(parents=True)
+    left = data / "scores" / "x" / ".about.json.new-abcd_123"
+    left.write_text("{")  # of a process that was killed at its beginning
     folder = ask({"of": "a"}, executor("pool", 1), "asking")
     assert len(list(folder.glob("*.parquet"))) == 3
+    assert not left.exists()
     before = {p: p.stat().st_mtime_ns for p in folder.glob("*.parquet")}
     ask({"of": "a"}, executor("pool", 1), "asking")
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*.parquet")} == before

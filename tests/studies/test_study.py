@@ -32,6 +32,8 @@ class Counting(Study):
 
 
 def test_a_study_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".study.json.new-abcd_123").write_text("killed when nothing else was there")
     first = CountingConfig(seeds=4).build()
     with pytest.raises(KeyboardInterrupt):
         first.run(tmp_path / "out")

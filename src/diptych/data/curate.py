@@ -30,7 +30,7 @@ from pydantic import Field
 
 from diptych.core.config import Config, to_dict
 from diptych.core.errors import ConfigError, DataError
-from diptych.core.files import write_atomic, write_json
+from diptych.core.files import sweep, write_atomic, write_json
 from diptych.core.progress import say, track
 from diptych.data.candidates import CandidatePool, Shard
 from diptych.data.executors.executor import Executor
@@ -77,13 +77,13 @@ def curate(
     _claim(out, _mark(pool, curation))
     if (out / "curation.json").is_file():
         say(f"{out} holds this curation already.")
-        return _read_report(out)
-    for number, config in enumerate(curation.filters):
-        _pass(pool, out, number, config, workers)
-    report = _finish(pool, curation, out)
-    for left in (PARTS, STATE):
+    else:
+        for number, config in enumerate(curation.filters):
+            _pass(pool, out, number, config, workers)
+        _finish(pool, curation, out)
+    for left in (PARTS, STATE):  # also where a process was killed that had come so far
         shutil.rmtree(out / left, ignore_errors=True)
-    return report
+    return _read_report(out)
 
 
 def _pass(pool: CandidatePool, out: Path, number: int, config: FilterConfig, workers: Executor) -> None:
@@ -154,7 +154,7 @@ def _read(parts: Path, number: int, shard: Shard) -> list[str]:
     return found
 
 
-def _finish(pool: CandidatePool, curation: CurationConfig, out: Path) -> CurationReport:
+def _finish(pool: CandidatePool, curation: CurationConfig, out: Path) -> None:
     """The table, the selection and the report, from the parts, a shard at a time."""
     schema = pa.schema(
         [
@@ -182,7 +182,8 @@ def _finish(pool: CandidatePool, curation: CurationConfig, out: Path) -> Curatio
             )
     (out / "table.parquet.writing").replace(out / "table.parquet")
     selection = Selection(np.concatenate(kept) if kept else np.zeros((0, 16), np.uint8))
-    selection.save(out / "selection.npy")
+    selection.save(out / "selection.npy.writing")
+    (out / "selection.npy.writing").replace(out / "selection.npy")
     numbers = sorted(counts.items())
     write_json(
         out / "curation.json",
@@ -199,7 +200,6 @@ def _finish(pool: CandidatePool, curation: CurationConfig, out: Path) -> Curatio
             "selection": selection.fingerprint,
         },
     )
-    return _read_report(out)
 
 
 def _read_report(out: Path) -> CurationReport:
@@ -216,7 +216,9 @@ def _mark(pool: CandidatePool, curation: CurationConfig) -> str:
 def _claim(out: Path, mark: str) -> None:
     path = out / "mark"
     if path.is_file() and path.read_text() == mark:
+        sweep(out)
         return
+    sweep(out, path.name)  # killed when nothing but this was there
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"the output must be a new folder or hold a part of this same curation; got {out}, which holds something "

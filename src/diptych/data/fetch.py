@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import Field, field_validator
 
 from diptych.core.config import Config
 from diptych.core.errors import FetchError
-from diptych.core.files import cache_dir, sha256
+from diptych.core.files import cache_dir, folder_beside, sha256
 from diptych.core.progress import say
 
 Client = Literal["pip", "npm", "apt"]
@@ -90,10 +89,7 @@ def fetch(package: Package, timeout_s: float = 1800.0) -> Path:
             f"{HOW_TO_INSTALL[package.client]}."
         )
     say(f"fetching {package.label}")
-    folder = Path(
-        tempfile.mkdtemp(dir=target.parent, prefix=".fetch-")
-    )  # beside the target, so that renaming is atomic
-    try:
+    with folder_beside(target) as folder:  # there, so that renaming is atomic
         _run(package, folder, timeout_s)
         got = folder / package.filename
         if not got.is_file() or got.is_symlink():
@@ -110,8 +106,6 @@ def fetch(package: Package, timeout_s: float = 1800.0) -> Path:
             )
         os.replace(got, target)
         return target
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch_all(packages: Sequence[Package], timeout_s: float = 1800.0) -> list[Path]:

@@ -19,6 +19,7 @@ from diptych.core.errors import DataError
 from diptych.core.record import Record
 from diptych.data.judge import Kept, Limits, judge
 from diptych.data.sources.source import Reject
+from diptych.data.workers import end_with_parent
 
 Item = Record | Reject
 Verdict = Kept | Reject
@@ -166,6 +167,7 @@ _duty: tuple[Limits, bool, Judge] | None = None
 def _start_worker(limits: Limits, images_only: bool, judge_one: Judge) -> None:
     global _duty
     _duty = (limits, images_only, judge_one)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends us
     torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -29,6 +30,19 @@ def cores() -> int:
 def can_fork() -> bool:
     """Whether workers may share this process's memory (elsewhere than on Linux forking is unsafe or impossible)."""
     return os.name == "posix" and os.uname().sysname == "Linux"
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the process that gives it work is killed. Else it would go on with its item, into the very
+    files that the same command writes when it is given again, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 SHORT = 50

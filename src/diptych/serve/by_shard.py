@@ -14,7 +14,7 @@ import torch
 
 from diptych.checkpoints.open_model import open_model, parse
 from diptych.core.errors import ConfigError
-from diptych.core.files import write_json
+from diptych.core.files import sweep, write_json
 from diptych.core.progress import say, track
 from diptych.data.candidates import CandidatePool, Rows, Shard
 from diptych.data.executors.executor import Executor
@@ -80,9 +80,11 @@ def _one(path: Path, splits: tuple[str, ...], model: str, work: Work, shard: Sha
 
 def _claim(folder: Path, about: dict[str, Any], who: str) -> None:
     path = folder / ABOUT
-    if path.is_file() and json.loads(path.read_text()) != about:
+    if not path.is_file():
+        sweep(folder, ABOUT)
+        write_json(path, about)
+    elif json.loads(path.read_text()) != about:
         raise ConfigError(
             f"what a model says must keep its model, settings and data; what is in {folder} is of others. Give this "
             f"another --name, or remove that folder. (It was asked of {who}.)"
         )
-    write_json(path, about)

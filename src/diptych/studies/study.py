@@ -12,7 +12,7 @@ from pydantic import Field
 
 from diptych.core.config import Config, to_json
 from diptych.core.errors import ConfigError
-from diptych.core.files import write_atomic, write_json
+from diptych.core.files import sweep, write_atomic, write_json
 from diptych.core.progress import say
 from diptych.train.config import RunConfig
 
@@ -94,6 +94,7 @@ class Study(ABC):
     def _claim(self, out: Path) -> None:
         """Note the settings in `out`, which must be new, or have the same."""
         path, mine = out / "study.json", to_json(self.config)
+        sweep(out, path.name)
         if path.is_file() and path.read_text() != mine:
             raise ConfigError(
                 f"a study must keep its settings, or have a folder of its own; {out} holds another. Name a new one "

@@ -126,6 +126,26 @@ def test_it_goes_on_where_it_was_stopped_and_two_processes_give_the_same(server,
         download(links, tmp_path / "one", executor("pool", 1), config(port, resize=32), resolve)
 
 
+def test_what_a_killed_attempt_had_kept_does_not_outlive_it(tmp_path, no_delay) -> None:
+    gone: list[bool] = []
+
+    def behave(sock, port) -> None:
+        (says(b"no", "404 Not Found") if gone else says(GOOD["/img/0.png"]))(sock, port)
+
+    out = tmp_path / "out"
+    with serving({"/x.png": behave}) as (port, _):
+        links = tmp_path / "links.csv"
+        links.write_text(f"url,caption\nhttp://good.example:{port}/x.png,a picture\n")
+        assert download(links, out, executor("pool", 1), config(port), resolve).kept == 1
+        assert (out / "00000.tar").is_file()
+        (out / "00000.json").unlink()  # the process was killed just before
+        (out / ".00000.json.new-abcd_123").write_text("{")
+        gone.append(True)
+        assert download(links, out, executor("pool", 1), config(port), resolve).kept == 0
+    names = ["00000.json", "00000.parquet", "download.json", "links", "links.json"]
+    assert sorted(p.name for p in out.iterdir()) == names
+
+
 def test_a_hash_that_the_table_brings_must_hold(server, tmp_path, no_delay) -> None:
     port, _ = server
     good = hashlib.sha256(GOOD["/img/0.png"]).hexdigest()

@@ -7,7 +7,6 @@ is the registry: one file here is one corpus.
 import hashlib
 import json
 import os
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from diptych.core.config import to_dict, to_json
 from diptych.core.errors import ConfigError, FetchError
-from diptych.core.files import cache_dir, write_atomic, write_json
+from diptych.core.files import cache_dir, folder_beside, write_atomic, write_json
 from diptych.core.folder import Folder
 from diptych.core.progress import say
 from diptych.core.record import Record
@@ -157,9 +156,8 @@ def get(name: str, out: str | os.PathLike[str] | None = None, packing: PackConfi
         )
     say(f"{name}: {source.summary}. From {source.origin}. Licence: {source.licence}.")
     source.archives()  # before packing starts its processes, so that a missing client is known at once
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder_beside:
-        made = Path(folder_beside) / "dataset"
+    with folder_beside(target) as folder:
+        made = folder / "dataset"
         report = pack(source, made, how)
         _write_beside(source, made, mark)
         try:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from diptych.core.errors import DataError
 from diptych.data.executors.executor import Executor, ExecutorConfig
-from diptych.data.workers import can_fork, cores
+from diptych.data.workers import can_fork, cores, end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +38,7 @@ class Pool(Executor):
             yield from map(work, items)
             return
         context = multiprocessing.get_context("fork" if can_fork() else "spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
             waiting: deque[Future[R]] = deque()
             todo = iter(items)
             try:

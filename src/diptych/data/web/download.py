@@ -27,7 +27,7 @@ from pydantic import Field
 
 from diptych.core.config import to_dict
 from diptych.core.errors import ConfigError
-from diptych.core.files import write_json
+from diptych.core.files import sweep, write_json
 from diptych.core.progress import track
 from diptych.core.record import Record
 from diptych.data.executors.executor import Executor
@@ -128,6 +128,7 @@ def _claim(out: Path, config: DownloadConfig) -> None:
     if path.is_file() and json.loads(path.read_text()) != json.loads(json.dumps(mine, default=sorted)):
         raise ConfigError(f"{out} holds a download with other settings; give those, or name another --out.")
     out.mkdir(parents=True, exist_ok=True)
+    sweep(out)
     write_json(path, json.loads(json.dumps(mine, default=sorted)))
 
 
@@ -146,8 +147,10 @@ def _piece(fetch: _Fetch, piece: Path) -> None:
                 size += sum(len(s.data) for s in verdict.record.segments if s.modality == "image")
             else:
                 counts[verdict.reason] += 1
+    target = out / f"{name}.tar"
+    for left in (target, index_path(target)):  # of a process that was killed, for which the links may have held more
+        left.unlink(missing_ok=True)
     for shard in writer.shards:
-        target = out / f"{name}.tar"
         index_path(beside / shard).replace(index_path(target))
         (beside / shard).replace(target)
     pq.write_table(pa.Table.from_pylist(attempts, schema=ATTEMPTS), beside / "attempts", compression="zstd")
