@@ -30,15 +30,18 @@ from diptych.checkpoints.key_map import Rule, same, to_ours, to_theirs
 from diptych.checkpoints.tokenizer_export import save_for_others
 from diptych.checkpoints.transformers_blip2 import vision_rules, vision_settings
 from diptych.checkpoints.transformers_names import (
-    ACTIVATIONS,
     FORMAT,
     IGNORED,
+    KNOWN_ACTIVATIONS,
+    bert_block_rules,
+    bert_section,
     block_section,
     block_settings,
     is_model,
     read_folder_weights,
     read_image_format,
     read_tokenizer,
+    section,
     write_folder,
 )
 from diptych.core.errors import CheckpointError
@@ -114,15 +117,13 @@ def write(pretrained: Pretrained, out: Path) -> None:
     config, model, words = _check_writable(pretrained.model.config), pretrained.model, pretrained.tokenizer
     image, text = config.image, config.text
     assert isinstance(image, VisionTransformerConfig)
-    section, seen = block_section(text), block_section(image)
-    section.pop("attention_dropout")
     settings = {
         "model_type": "blip",
         "architectures": [name for name, role in ROLES.items() if role == config.roles],
         "image_text_hidden_size": config.embed_dim,
         "text_config": {
             "model_type": "blip_text_model",
-            **section,
+            **bert_section(text),
             "encoder_hidden_size": image.width,
             "vocab_size": model.vocab_size,
             "max_position_embeddings": config.context_length,
@@ -130,13 +131,11 @@ def write(pretrained: Pretrained, out: Path) -> None:
             "sep_token_id": words.end_id,
             "eos_token_id": words.end_id,
             "pad_token_id": words.pad_id,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
             "tie_word_embeddings": True,
         },
         "vision_config": {
             "model_type": "blip_vision_model",
-            **seen,
+            **block_section(image),
             "image_size": config.image_format.resolution,
             "patch_size": image.patch_size,
         },
@@ -149,8 +148,8 @@ def write(pretrained: Pretrained, out: Path) -> None:
 
 def settings_of(theirs: dict[str, Any], role: Literal["all", "writes", "compares"]) -> BlipConfig:
     """Our settings from a config.json, for the role; "all": with a text side of its own for answers."""
-    vision = {**VISION_DEFAULTS, **(theirs.get("vision_config") or {})}
-    text = {**TEXT_DEFAULTS, **(theirs.get("text_config") or {})}
+    vision = section(theirs, "vision_config", VISION_DEFAULTS)
+    text = section(theirs, "text_config", TEXT_DEFAULTS)
     bos, rows = text["bos_token_id"], text["vocab_size"]
     if text["encoder_hidden_size"] != vision["hidden_size"] and role != "all":
         raise not_supported(
@@ -203,17 +202,7 @@ def text_rules(config: BlockConfig, ours: str, theirs: str) -> list[Rule]:
         *same([(f"{ours}.norm_embed", f"{words}.LayerNorm")]),
     ]
     for n in range(config.depth):
-        mine, yours = f"{ours}.blocks.{n}", f"{theirs}.encoder.layer.{n}"
-        for attention, norm, name in (
-            ("attention", "norm_1", "attention"),
-            ("cross_attention", "norm_cross", "crossattention"),
-        ):
-            pairs = (("q", "query"), ("k", "key"), ("v", "value"))
-            found += same([(f"{mine}.{attention}.{a}_proj", f"{yours}.{name}.self.{b}") for a, b in pairs])
-            found += same([(f"{mine}.{attention}.out_proj", f"{yours}.{name}.output.dense")])
-            found += same([(f"{mine}.{norm}", f"{yours}.{name}.output.LayerNorm")])
-        found += same([(f"{mine}.mlp.fc_1", f"{yours}.intermediate.dense")])
-        found += same([(f"{mine}.mlp.fc_2", f"{yours}.output.dense"), (f"{mine}.norm_2", f"{yours}.output.LayerNorm")])
+        found += bert_block_rules(f"{ours}.blocks.{n}", f"{theirs}.encoder.layer.{n}", crosses=True)
     return found
 
 
@@ -249,7 +238,7 @@ def _check_writable(config: object) -> BlipConfig:
             f"Train with model.{name} and a tokenizer that has it."
         )
     tower = {"pooling": "cls", "norm_pre": False, "patch_bias": True, "layer_scale": 0.0}
-    activations = {"activation": tuple(dict.fromkeys(ACTIVATIONS.values()))}
+    activations = {"activation": KNOWN_ACTIVATIONS}
     demand(config.image, {**PLAIN_BLOCK, **tower, **activations}, WHO)
     block = {**PLAIN_BLOCK, "norm_position": "post", "layer_scale": 0.0, "kv_heads": 0}
     demand(config.text, {**block, **activations}, WHO)

@@ -17,15 +17,17 @@ from diptych.checkpoints.foreign import unsupported as not_supported
 from diptych.checkpoints.key_map import Rule, joined, same, to_ours, to_theirs
 from diptych.checkpoints.tokenizer_export import save_for_others
 from diptych.checkpoints.transformers_names import (
-    ACTIVATIONS,
     FORMAT,
     IGNORED,
+    KNOWN_ACTIVATIONS,
+    activation_name,
     block_section,
     block_settings,
     is_model,
     read_folder_weights,
     read_image_format,
     read_tokenizer,
+    section,
     write_folder,
 )
 from diptych.core.errors import CheckpointError
@@ -84,8 +86,8 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Foreign:
     """The second stage, its tokenizer (None if the folder has none) and its preprocessing, in our terms."""
     theirs = read_object(path / "config.json")
-    vision = {**VISION_DEFAULTS, **(theirs.get("vision_config") or {})}
-    asking = {**QFORMER_DEFAULTS, **(theirs.get("qformer_config") or {})}
+    vision = section(theirs, "vision_config", VISION_DEFAULTS)
+    asking = section(theirs, "qformer_config", QFORMER_DEFAULTS)
     text = dict(theirs.get("text_config") or {"model_type": "opt"})
     if "Blip2ForImageTextRetrieval" in (theirs.get("architectures") or ()):
         raise not_supported("transformers", "the first stage of BLIP-2 without the half that writes")
@@ -130,7 +132,6 @@ def write(pretrained: Pretrained, out: Path) -> None:
             "one has none. Train with the tokenizer of a BLIP-2 folder, or keep the model in diptych's own format."
         )
     theirs = language.theirs(vocab_size=model.vocab_size, max_position_embeddings=model.language.context_length)
-    section = block_section(image)
     settings = {
         "model_type": "blip-2",
         "architectures": ["Blip2ForConditionalGeneration"],
@@ -139,7 +140,7 @@ def write(pretrained: Pretrained, out: Path) -> None:
         "use_decoder_only_language_model": True,
         "text_config": theirs.to_dict(),
         "vision_config": {
-            **section,
+            **block_section(image),
             "model_type": "blip_2_vision_model",
             "image_size": config.image_format.resolution,
             "patch_size": image.patch_size,
@@ -151,7 +152,7 @@ def write(pretrained: Pretrained, out: Path) -> None:
             "intermediate_size": round(asking.width * asking.mlp_ratio),
             "num_hidden_layers": asking.depth,
             "num_attention_heads": asking.heads,
-            "hidden_act": next(name for name, kind in ACTIVATIONS.items() if kind == asking.activation),
+            "hidden_act": activation_name(asking.activation),
             "layer_norm_eps": asking.norm_eps,
             "cross_attention_frequency": asking.cross_every,
             "encoder_hidden_size": image.width,
@@ -260,7 +261,6 @@ def _check_writable(config: object) -> PrefixLMConfig:
     demand(config, {"seen": "causal"}, WHO)
     demand(config.reading, {"readout": "tokens", "layer": -1, "cls": True}, WHO)
     tower = {"pooling": "cls", "norm_pre": False, "patch_bias": True, "projection": "none", "layer_scale": 0.0}
-    activations = ("quick_gelu", "gelu", "gelu_tanh", "relu")
-    demand(config.image, {**PLAIN_BLOCK, **tower, "activation": activations}, WHO)
-    demand(config.connector, {"activation": activations}, WHO)
+    demand(config.image, {**PLAIN_BLOCK, **tower, "activation": KNOWN_ACTIVATIONS}, WHO)
+    demand(config.connector, {"activation": KNOWN_ACTIVATIONS}, WHO)
     return config

@@ -24,9 +24,9 @@ from diptych.checkpoints.foreign import (
 from diptych.checkpoints.key_map import Rule, same, to_ours, to_theirs
 from diptych.checkpoints.tokenizer_export import save_for_others
 from diptych.checkpoints.transformers_names import (
-    ACTIVATIONS,
     FORMAT,
-    block_section,
+    KNOWN_ACTIVATIONS,
+    bert_section,
     block_settings,
     is_model,
     read_folder_weights,
@@ -209,10 +209,7 @@ def _block(ours: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def _section(config: BlockConfig, model_type: str) -> dict[str, Any]:
-    block = block_section(config)
-    block.pop("attention_dropout")
-    dropouts = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    return {"model_type": model_type, **block, **dropouts, "qkv_bias": True}
+    return {"model_type": model_type, **bert_section(config), "qkv_bias": True}
 
 
 def _mask_id(theirs: dict[str, Any], tokenizer: Tokenizer | None, vocab_size: int) -> int:
@@ -239,7 +236,7 @@ def _check_writable(config: object) -> FlavaConfig:
     fusion = config.fusion
     alike = {"width": fusion.width, "norm_eps": fusion.norm_eps, "activation": fusion.activation}
     block = {**PLAIN_BLOCK, **alike, "layer_scale": 0.0, "kv_heads": 0}
-    demand(fusion, {**block, "activation": tuple(dict.fromkeys(ACTIVATIONS.values()))}, WHO)
+    demand(fusion, {**block, "activation": KNOWN_ACTIVATIONS}, WHO)
     tower = {"norm_pre": False, "patch_bias": True, "projection": "linear_bias", "mask_token": True, "pooling": "cls"}
     demand(config.image, {**block, **tower}, WHO)
     words = {"norm_pre": True, "norm_final": True, "pooler": False, "pooling": "cls", "projection": "linear_bias"}

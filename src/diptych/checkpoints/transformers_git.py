@@ -19,16 +19,19 @@ from diptych.checkpoints.foreign import (
 from diptych.checkpoints.key_map import Rule, same, to_ours, to_theirs
 from diptych.checkpoints.tokenizer_export import save_for_others
 from diptych.checkpoints.transformers_names import (
-    ACTIVATIONS,
     FORMAT,
     IGNORED,
-    block_rules,
+    KNOWN_ACTIVATIONS,
+    bert_block_rules,
+    bert_section,
     block_section,
     block_settings,
+    clip_image_rules,
     is_model,
     read_folder_weights,
     read_image_format,
     read_tokenizer,
+    section,
     write_folder,
 )
 from diptych.core.files import new_directory
@@ -76,7 +79,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Foreign:
     """The model, its tokenizer (None if the folder has none) and its preprocessing, in our terms."""
     text = {**DEFAULTS, **read_object(path / "config.json")}
-    vision = {**VISION_DEFAULTS, **(text.get("vision_config") or {})}
+    vision = section(text, "vision_config", VISION_DEFAULTS)
     if text["num_image_with_embedding"]:
         raise unsupported("transformers", "frames of a video (num_image_with_embedding)")
     side, patch = square(vision["image_size"], "image_size"), square(vision["patch_size"], "patch_size")
@@ -118,18 +121,14 @@ def write(pretrained: Pretrained, out: Path) -> None:
     assert isinstance(image, VisionTransformerConfig)
     assert isinstance(language, CausalTransformerConfig)
     assert isinstance(model, PrefixLM)
-    block = block_section(language)
-    block.pop("attention_dropout")
     settings = {
         "model_type": "git",
         "architectures": ["GitForCausalLM"],
-        **block,
+        **bert_section(language),
         "vocab_size": model.vocab_size,
         "max_position_embeddings": model.language.context_length,
         "tie_word_embeddings": language.tied,
         "num_image_with_embedding": None,
-        "attention_probs_dropout_prob": 0.0,
-        "hidden_dropout_prob": 0.0,
         "bos_token_id": tokenizer.start_id,
         "eos_token_id": tokenizer.end_id,
         "pad_token_id": tokenizer.pad_id,
@@ -150,13 +149,9 @@ def _rules(config: PrefixLMConfig) -> list[Rule]:
     image, language = config.image, config.language
     assert isinstance(image, VisionTransformerConfig)
     assert isinstance(language, CausalTransformerConfig)
-    us, them, words = "image_tower", "git.image_encoder.vision_model", "git.embeddings"
+    words = "git.embeddings"
     rules = [
-        Rule((f"{us}.cls_token",), f"{them}.embeddings.class_embedding"),
-        Rule((f"{us}.patch_embed.weight",), f"{them}.embeddings.patch_embedding.weight"),
-        Rule((f"{us}.position_embed",), f"{them}.embeddings.position_embedding.weight"),
-        *same([(f"{us}.norm_pre", f"{them}.pre_layrnorm")]),  # their spelling
-        *same([(f"{us}.norm_post", f"{them}.post_layernorm")]),
+        *clip_image_rules(image.depth, "git.image_encoder.vision_model"),
         *same([("connector.proj", "git.visual_projection.visual_projection.0")]),
         *same([("connector.norm", "git.visual_projection.visual_projection.1")]),
         Rule(("language.token_embed.weight",), f"{words}.word_embeddings.weight"),
@@ -166,24 +161,9 @@ def _rules(config: PrefixLMConfig) -> list[Rule]:
     ]
     if not language.tied:
         rules.append(Rule(("language.lm_head.weight",), "output.weight"))
-    for n in range(image.depth):
-        rules += block_rules(f"{us}.blocks.{n}", f"{them}.encoder.layers.{n}")
     for n in range(language.depth):
-        rules += _text_block(f"language.blocks.{n}", f"git.encoder.layer.{n}")
+        rules += bert_block_rules(f"language.blocks.{n}", f"git.encoder.layer.{n}")
     return rules
-
-
-def _text_block(ours: str, theirs: str) -> list[Rule]:
-    """A block of BERT's kind."""
-    pairs = [(f"{ours}.attention.{n[0]}_proj", f"{theirs}.attention.self.{n}") for n in ("query", "key", "value")]
-    pairs += [
-        (f"{ours}.attention.out_proj", f"{theirs}.attention.output.dense"),
-        (f"{ours}.norm_1", f"{theirs}.attention.output.LayerNorm"),
-        (f"{ours}.mlp.fc_1", f"{theirs}.intermediate.dense"),
-        (f"{ours}.mlp.fc_2", f"{theirs}.output.dense"),
-        (f"{ours}.norm_2", f"{theirs}.output.LayerNorm"),
-    ]
-    return same(pairs)
 
 
 def _check_writable(config: object) -> PrefixLMConfig:
@@ -197,7 +177,7 @@ def _check_writable(config: object) -> PrefixLMConfig:
     assert isinstance(config.image, VisionTransformerConfig)
     demand(config.connector, {"norm": True, "norm_eps": config.image.norm_eps}, WHO)
     tower = {"pooling": "cls", "norm_pre": True, "patch_bias": False, "projection": "none"}
-    activations = {"activation": tuple(dict.fromkeys(ACTIVATIONS.values()))}
+    activations = {"activation": KNOWN_ACTIVATIONS}
     demand(config.image, {**PLAIN_BLOCK, **tower, **activations, "layer_scale": 0.0}, WHO)
     block = {**PLAIN_BLOCK, "norm_position": "post", "layer_scale": 0.0, "kv_heads": 0, **activations}
     text = {"positions": "learned", "counted": "text", "head_bias": True, "norm_embed": True, "norm_final": False}

@@ -19,13 +19,14 @@ from diptych.checkpoints.transformers_llama import check_llama, language_rules, 
 from diptych.checkpoints.transformers_names import (
     FORMAT,
     IGNORED,
-    block_rules,
     block_section,
     block_settings,
+    clip_image_rules,
     is_model,
     read_folder_weights,
     read_image_format,
     read_tokenizer,
+    section,
     write_folder,
 )
 from diptych.core.errors import CheckpointError
@@ -82,7 +83,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path) -> Foreign:
     """The model, its tokenizer (None if the folder has none) and its preprocessing, in our terms."""
     theirs = {**DEFAULTS, **read_object(path / "config.json")}
-    vision = {**VISION_DEFAULTS, **(theirs.get("vision_config") or {})}
+    vision = section(theirs, "vision_config", VISION_DEFAULTS)
     if not theirs["use_resampler"]:
         raise not_supported("transformers", "no resampler (use_resampler false)")
     # Idefics' rotary positions and norms are LLaMA's
@@ -152,7 +153,7 @@ def write(pretrained: Pretrained, out: Path) -> None:
 
 
 def _connector(theirs: dict[str, Any]) -> PerceiverConfig:
-    given = {**PERCEIVER_DEFAULTS, **(theirs.get("perceiver_config") or {})}
+    given = section(theirs, "perceiver_config", PERCEIVER_DEFAULTS)
     return PerceiverConfig(
         latents=given["resampler_n_latents"],
         depth=given["resampler_depth"],
@@ -189,16 +190,7 @@ def _one_vocabulary(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _rules(config: FlamingoConfig) -> list[Rule]:
     image, connector, language = _parts(config)
-    us, them = "image_tower", "model.vision_model"
-    rules = [
-        Rule((f"{us}.cls_token",), f"{them}.embeddings.class_embedding"),
-        Rule((f"{us}.patch_embed.weight",), f"{them}.embeddings.patch_embedding.weight"),
-        Rule((f"{us}.position_embed",), f"{them}.embeddings.position_embedding.weight"),
-        *same([(f"{us}.norm_pre", f"{them}.pre_layrnorm")]),  # their spelling
-        *same([(f"{us}.norm_post", f"{them}.post_layernorm")]),
-    ]
-    for n in range(image.depth):
-        rules += block_rules(f"{us}.blocks.{n}", f"{them}.encoder.layers.{n}")
+    rules = clip_image_rules(image.depth, "model.vision_model")
     us, them = "connector.resampler", "model.perceiver_resampler"
     rules += [Rule((f"{us}.latents",), f"{them}.latents"), *same([(f"{us}.norm", f"{them}.layer_norm")])]
     for n in range(connector.depth):

@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP folders of Hugging Face transformers share: names, files, preprocessing, activations."""
+"""What folders of Hugging Face transformers share: names of CLIP's and BERT's parts, files, preprocessing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": "relu",
 }
 """Their names of activations. "gelu_new" is the same formula as "gelu_pytorch_tanh"."""
+KNOWN_ACTIVATIONS = tuple(dict.fromkeys(ACTIVATIONS.values()))
 
 _RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """PIL's numbers."""
@@ -39,6 +40,33 @@ def block_rules(ours: str, theirs: str) -> list[Rule]:
     pairs += [(f"{ours}.attention.{n}_proj", f"{theirs}.self_attn.{n}_proj") for n in ("q", "k", "v", "out")]
     pairs += [(f"{ours}.mlp.fc_{i}", f"{theirs}.mlp.fc{i}") for i in (1, 2)]
     return same(pairs)
+
+
+def bert_block_rules(ours: str, theirs: str, crosses: bool = False) -> list[Rule]:
+    """A block of BERT's kind, norms behind what they belong to; `crosses`: with attention to other tokens."""
+    halves = [("attention", "norm_1", "attention"), *([("cross_attention", "norm_cross", "crossattention")] * crosses)]
+    pairs = []
+    for attention, norm, name in halves:
+        pairs += [(f"{ours}.{attention}.{n[0]}_proj", f"{theirs}.{name}.self.{n}") for n in ("query", "key", "value")]
+        pairs += [(f"{ours}.{attention}.out_proj", f"{theirs}.{name}.output.dense")]
+        pairs += [(f"{ours}.{norm}", f"{theirs}.{name}.output.LayerNorm")]
+    pairs += [(f"{ours}.mlp.fc_1", f"{theirs}.intermediate.dense"), (f"{ours}.mlp.fc_2", f"{theirs}.output.dense")]
+    return same([*pairs, (f"{ours}.norm_2", f"{theirs}.output.LayerNorm")])
+
+
+def clip_image_rules(depth: int, theirs: str) -> list[Rule]:
+    """CLIP's image tower without a projection; `theirs` is its name there."""
+    us = "image_tower"
+    rules = [
+        Rule((f"{us}.cls_token",), f"{theirs}.embeddings.class_embedding"),
+        Rule((f"{us}.patch_embed.weight",), f"{theirs}.embeddings.patch_embedding.weight"),
+        Rule((f"{us}.position_embed",), f"{theirs}.embeddings.position_embedding.weight"),
+        *same([(f"{us}.norm_pre", f"{theirs}.pre_layrnorm")]),  # their spelling
+        *same([(f"{us}.norm_post", f"{theirs}.post_layernorm")]),
+    ]
+    for n in range(depth):
+        rules += block_rules(f"{us}.blocks.{n}", f"{theirs}.encoder.layers.{n}")
+    return rules
 
 
 def tower_rules(depths: tuple[int, int]) -> list[Rule]:
@@ -96,10 +124,22 @@ def block_section(config: BlockConfig) -> dict[str, Any]:
         "intermediate_size": config.mlp_width,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.heads,
-        "hidden_act": next(name for name, kind in ACTIVATIONS.items() if kind == config.activation),
+        "hidden_act": activation_name(config.activation),
         "layer_norm_eps": config.norm_eps,
         "attention_dropout": 0.0,
     }
+
+
+def bert_section(config: BlockConfig) -> dict[str, Any]:
+    """The same as BERT's kin have it, with other names of dropout."""
+    found = block_section(config)
+    found.pop("attention_dropout")
+    return {**found, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def activation_name(ours: Activation) -> str:
+    """The first of their names of an activation."""
+    return next(name for name, known in ACTIVATIONS.items() if known == ours)
 
 
 def read_folder_weights(path: Path) -> dict[str, Tensor]:

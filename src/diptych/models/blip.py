@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diptych.core.batch import Batch
 from diptych.models.blip2 import WritingHead
 from diptych.models.captioner import padded_rows, seen_by_each
-from diptych.models.fusion import BERT_BASE, Fusion, FusionConfig, SeesImages
+from diptych.models.fusion import BERT_BASE, Fusion, FusionConfig, FusionTower
 from diptych.models.grounded_text import GroundedText, whole_texts
 from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, text_of
 from diptych.nn.block import BlockConfig
@@ -65,7 +65,7 @@ class BlipConfig(FusionConfig):
         return found
 
 
-class _BlipText(SeesImages):
+class _BlipText(FusionTower):
     """The text side, in the roles that the settings name."""
 
     config: BlipConfig
@@ -158,15 +158,10 @@ class BlipCaptioner(_BlipText, Writer):
         return self.written(seen_by_each(batch, features, "Blip"), batch)
 
     def begin(self, features: Float[Tensor, "i p c"] | None, prompt: Batch) -> State:
-        tokens, lengths = text_of(prompt, "Blip")
         context, side = seen_by_each(prompt, features, "Blip"), self.writer_text
         reading = Cache(len(side.blocks))
         side.look(context, reading.layers)
-        zeros = torch.zeros(len(lengths), dtype=torch.int64, device=tokens.device)
-        state = State(reading, zeros, zeros.clone(), context[:, :0])  # of which nothing more is needed
-        if int(lengths.sum()):
-            self.read(state, tokens, lengths)
-        return state
+        return self.read_prompts(reading, prompt, context[:, :0])  # of which nothing more is needed
 
     def read(
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None

@@ -20,6 +20,7 @@ from diptych.models.connectors.qformer import QFormer, QFormerConfig
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
 from diptych.models.pair_scores import log_odds
+from diptych.models.sees_images import ReadsTower
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.models.writer import NextTokens, State, Writer, note_read, text_of
@@ -78,7 +79,7 @@ class WritingHead(nn.Module):
         return self.norm(activate(self.fc(x), self.activation))
 
 
-class Blip2(Writer):
+class Blip2(ReadsTower, Writer):
     """image_tower -> qformer, beside which a text is read. Logits are tied to the token embeddings.
 
     A text is written after `write_token`, which stands in the place of its first token (the paper's [DEC] in that of
@@ -105,15 +106,6 @@ class Blip2(Writer):
         self.head_bias = nn.Parameter(torch.zeros(vocab_size))
         self.log_logit_scale = nn.Parameter(torch.tensor(c.init_logit_scale))
         nn.init.normal_(self.token_embed.weight, std=0.02)
-
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
-
-    def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p c"]:
-        return vectors.unflatten(1, (self.image_tokens, -1))
-
-    def table_width(self, kind: str) -> int:
-        return self.image_tokens * self.reading.given.width
 
     def embed(
         self, tokens: Int64[Tensor, "b t"], start: Int64[Tensor, " b"] | None = None, writes: bool = False
@@ -194,17 +186,12 @@ class Blip2(Writer):
         return NextTokens(hidden, targets, record.to(tokens.device))
 
     def begin(self, features: Float[Tensor, "i p c"] | None, prompt: Batch) -> State:
-        tokens, lengths = text_of(prompt, type(self).__name__)
-        features, device = self._one_each(prompt, features), tokens.device
-        m, rows = len(self.qformer.queries), len(features)
-        reading, zeros = Cache(self.qformer.depth), torch.zeros(rows, dtype=torch.int64, device=device)
-        kind = torch.full((rows, m), QUERY, device=device)
-        reading.add(torch.zeros(rows, m, dtype=torch.int64, device=device), modality=kind)
+        features = self._one_each(prompt, features)
+        reading, kind = Cache(self.qformer.depth), torch.full((len(features), len(self.qformer.queries)), QUERY)
+        kind = kind.to(features.device)
+        reading.add(torch.zeros_like(kind), modality=kind)
         self.qformer(features, reading=reading)
-        state = State(reading, zeros, zeros.clone())
-        if int(lengths.sum()):
-            self.read(state, tokens, lengths)
-        return state
+        return self.read_prompts(reading, prompt)
 
     def read(
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from diptych.models.causal_transformer import CausalTransformerConfig
 from diptych.models.connectors.connector import ConnectorConfig
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
+from diptych.models.sees_images import ReadsTower
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, text_of
@@ -52,7 +53,7 @@ class CaptionerConfig(ModelConfig):
         return Captioner(self, vocab_size)
 
 
-class Captioner(Writer):
+class Captioner(ReadsTower, Writer):
     """image_tower -> connector -> the cross-attention of language. One image a record, wherever it stands in it."""
 
     config: CaptionerConfig
@@ -69,15 +70,9 @@ class Captioner(Writer):
         read = given.width if self.connector is None else width
         self.language = c.language.replace(context_width=read).build(vocab_size, c.context_length)
 
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
-
     def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p d"]:
-        tokens = vectors.unflatten(1, (self.reading.given.tokens, -1))
+        tokens = super().features_from(vectors)
         return tokens if self.connector is None else self.connector(tokens)
-
-    def table_width(self, kind: str) -> int:
-        return self.reading.given.tokens * self.reading.given.width
 
     def predict(self, batch: Batch, features: Float[Tensor, "i p d"] | None = None) -> NextTokens:
         tokens, lengths = text_of(batch, type(self).__name__)
@@ -88,7 +83,6 @@ class Captioner(Writer):
         return NextTokens(hidden, tokens.flatten().index_select(0, s.targets), s.record)
 
     def begin(self, features: Float[Tensor, "i p d"] | None, prompt: Batch) -> State:
-        tokens, lengths = text_of(prompt, type(self).__name__)
         context = seen_by_each(prompt, features, "Captioner")
         reading = self.language.begin()
         blocks: Iterable[Any] = self.language.blocks
@@ -96,11 +90,7 @@ class Captioner(Writer):
             # the image's keys and values are noted once for all texts: a query has to be there to ask for them
             query = context.new_zeros(len(context), 1, self.language.width)
             block.cross_attention(query, None, context, cache=layer.context)
-        zeros = torch.zeros(len(lengths), dtype=torch.int64, device=tokens.device)
-        state = State(reading, zeros, zeros, context[:, :0])  # of which nothing more is needed
-        if int(lengths.sum()):
-            self.read(state, tokens, lengths)
-        return state
+        return self.read_prompts(reading, prompt, context[:, :0])  # of which nothing more is needed
 
     def read(
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None

@@ -15,6 +15,7 @@ from diptych.models.captioner import padded_rows, seen_by_each
 from diptych.models.embedder import Embedder
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.model import ModelConfig
+from diptych.models.sees_images import ReadsTower
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, text_of
@@ -88,7 +89,7 @@ class Both(NamedTuple):
     said: NextTokens
 
 
-class CoCa(Embedder, Writer):
+class CoCa(ReadsTower, Embedder, Writer):
     """Embeds like a dual encoder and writes like a captioner; `score` is the cosine, the likelihood has its own name.
 
     image_tower -> pooler -> tokens that the decoder reads; pooler_contrastive -> projection -> vector. Of a vision
@@ -120,13 +121,6 @@ class CoCa(Embedder, Writer):
         self.image_half = ImageHalf(c.decoder, width, vocab_size)
         self.log_logit_scale = nn.Parameter(torch.tensor(c.init_logit_scale))
 
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        """The image tower's tokens, flattened: all of an image that a frozen tower needs to compute only once."""
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
-
-    def table_width(self, kind: str) -> int:
-        return self.reading.given.tokens * self.reading.given.width
-
     def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p d"]:
         return self._seen(vectors)[1]
 
@@ -155,15 +149,10 @@ class CoCa(Embedder, Writer):
         return self._said(rows, tokens, states, features)
 
     def begin(self, features: Float[Tensor, "i p d"] | None, prompt: Batch) -> State:
-        tokens, lengths = text_of(prompt, "CoCa")
         context = seen_by_each(prompt, features, "CoCa")
         reading = Cache(self.config.text.depth + self.config.decoder.depth)
         self.image_half.look(context, reading.layers[self.config.text.depth :])
-        zeros = torch.zeros(len(lengths), dtype=torch.int64, device=tokens.device)
-        state = State(reading, zeros, zeros, context[:, :0])  # of which nothing more is needed
-        if int(lengths.sum()):
-            self.read(state, tokens, lengths)
-        return state
+        return self.read_prompts(reading, prompt, context[:, :0])  # of which nothing more is needed
 
     def read(
         self, state: State, tokens: Int64[Tensor, "b t"], lengths: Int64[Tensor, " b"] | None = None
@@ -185,7 +174,7 @@ class CoCa(Embedder, Writer):
 
     def _seen(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(the contrastive token (i d), the tokens that the decoder reads (i p d))."""
-        x = vectors.unflatten(1, (self.reading.given.tokens, -1))
+        x = super().features_from(vectors)
         tokens = self.pooler(x)
         if self.pooler_contrastive is None:
             return tokens[:, 0], tokens[:, 1:]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from diptych.models.connectors.perceiver import PerceiverConfig
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.language import BeforeBlock, LanguageConfig
 from diptych.models.model import ModelConfig
+from diptych.models.sees_images import ReadsTower
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.models.writer import NextTokens, State, Writer, note_read, reading_plan, record_of_images, text_of
@@ -71,7 +72,7 @@ class FlamingoState(State):
         return FlamingoState(state.reading, state.position, state.text, state.context, state.last, chosen, sees)
 
 
-class Flamingo(Writer):
+class Flamingo(ReadsTower, Writer):
     """image_tower -> connector -> keys and values of `gates`, which stand before blocks of `language`. The language
     model is any, and untouched: while the gates are zero it says what it would say alone. A token sees, of its record's
     images, the last at or before its own place; through the text before it, it knows of the others."""
@@ -96,14 +97,8 @@ class Flamingo(Writer):
             )
         self.gates = nn.ModuleList(GatedCrossAttention(c.cross, self.language.width, width) for _ in self.places)
 
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
-
     def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p d"]:
-        return self.connector(vectors.unflatten(1, (self.reading.given.tokens, -1)))
-
-    def table_width(self, kind: str) -> int:
-        return self.reading.given.tokens * self.reading.given.width
+        return self.connector(super().features_from(vectors))
 
     def predict(self, batch: Batch, features: Float[Tensor, "i p d"] | None = None) -> NextTokens:
         tokens, _ = text_of(batch, type(self).__name__)

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int64, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
-from diptych.core.batch import Batch
 from diptych.models.embedder import Embedder
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
-from diptych.models.model import Model, ModelConfig
+from diptych.models.model import ModelConfig
 from diptych.models.pair_scores import log_odds
+from diptych.models.sees_images import ReadsTower
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformer, VisionTransformerConfig
 from diptych.nn.block import BlockConfig
@@ -46,7 +46,7 @@ class FusionConfig(ModelConfig):
     context_length: int = Field(default=30, gt=0)
 
 
-class SeesImages(Model):
+class FusionTower(ReadsTower):
     """An image tower of which all tokens are read. A vision transformer keeps its last norm, and nothing behind it."""
 
     config: FusionConfig
@@ -60,30 +60,8 @@ class SeesImages(Model):
         self.reading = ImageReading(ImageReadingConfig(), self.image_tower, side)
         self.image_tokens = self.reading.given.tokens
 
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        """All of `image_features` that a frozen tower needs to compute only once, a row an image."""
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
 
-    def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p c"]:
-        """The rest of `image_features`."""
-        return vectors.unflatten(1, (self.image_tokens, -1))
-
-    def table_width(self, kind: str) -> int:
-        """How wide the rows of `image_vectors` are."""
-        return self.image_tokens * self.reading.given.width
-
-    def image_features(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i p c"]:
-        """The tokens that texts attend to."""
-        return self.features_from(self.image_vectors(images))
-
-    def features_of(self, batch: Batch) -> Float[Tensor, "i p c"] | None:
-        """The features of a batch's images, from a table's vectors where it brings them; None: it has no images."""
-        if batch.cached is not None and "image" in batch.cached:
-            return self.features_from(batch.cached["image"])
-        return None if batch.images is None or not len(batch.images) else self.image_features(batch.images)
-
-
-class Fusion(SeesImages, Embedder):
+class Fusion(Embedder, FusionTower):
     """Embeds images and texts, and judges pairs. `width`: of the text's states."""
 
     def __init__(self, config: FusionConfig, vocab_size: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from diptych.models.connectors.mlp import MLPConnectorConfig
 from diptych.models.image_reading import ImageReading, ImageReadingConfig
 from diptych.models.language import LanguageConfig
 from diptych.models.model import ModelConfig
+from diptych.models.sees_images import ReadsTower
 from diptych.models.sequence_writer import SequenceWriter
 from diptych.models.tower import ImageTowerConfig
 from diptych.models.vision_transformer import VisionTransformerConfig
@@ -40,7 +41,7 @@ class PrefixLMConfig(ModelConfig):
         return PrefixLM(self, vocab_size)
 
 
-class PrefixLM(SequenceWriter):
+class PrefixLM(ReadsTower, SequenceWriter):
     """image_tower -> connector -> language. A frozen image tower is computed once (`image_vectors`)."""
 
     config: PrefixLMConfig
@@ -56,14 +57,8 @@ class PrefixLM(SequenceWriter):
         self.vocab_size = self.language.vocab_size  # a folder's may have rows to spare
         self.seen = c.seen
 
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        return self.reading(self.image_tower, self.normalise(images)).flatten(1)
-
     def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p d"]:
-        return self.connector(vectors.unflatten(1, (self.reading.given.tokens, -1)))
-
-    def table_width(self, kind: str) -> int:
-        return self.reading.given.tokens * self.reading.given.width
+        return self.connector(super().features_from(vectors))
 
     def decay_free(self) -> set[str]:
         parts: dict[str, Any] = {

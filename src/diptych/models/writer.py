@@ -5,7 +5,7 @@ token is predicted (`predict`), and can read a row bit by bit, remembering keys 
 function, so that likelihoods of many texts and generation cost no token twice.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from diptych.core.batch import Batch
 from diptych.core.errors import DataError
 from diptych.models.generate import Generation, write
-from diptych.models.model import Model
+from diptych.models.sees_images import SeesImages
 from diptych.nn.cache import Cache
 from diptych.nn.mask import MaskPlan, causal, padding
 
@@ -57,22 +57,10 @@ class State:
         return State(reading, self.position[rows], self.text[rows], **chosen)
 
 
-class Writer(Model, ABC):
+class Writer(SeesImages):
     """A model that writes text about images. `image_tokens`: tokens of an image that the language side reads."""
 
     image_tokens: int
-
-    @abstractmethod
-    def image_vectors(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i n"]:
-        """All of `image_features` that a frozen image tower needs to compute only once, a row an image."""
-
-    @abstractmethod
-    def features_from(self, vectors: Float[Tensor, "i n"]) -> Float[Tensor, "i p d"]:
-        """The rest of `image_features`."""
-
-    @abstractmethod
-    def table_width(self, kind: str) -> int:
-        """How wide the rows of `image_vectors` are."""
 
     @abstractmethod
     def predict(self, batch: Batch, features: Float[Tensor, "i p d"] | None = None) -> NextTokens:
@@ -96,16 +84,6 @@ class Writer(Model, ABC):
         """What each state says of the next token."""
         weight, bias = self.head()
         return torch.nn.functional.linear(hidden, weight, bias)
-
-    def image_features(self, images: UInt8[Tensor, "i 3 h w"] | Float[Tensor, "i 3 h w"]) -> Float[Tensor, "i p d"]:
-        """What the language side reads of images."""
-        return self.features_from(self.image_vectors(images))
-
-    def features_of(self, batch: Batch) -> Float[Tensor, "i p d"] | None:
-        """The features of a batch's images, from a table's vectors where it brings them; None: it has no images."""
-        if batch.cached is not None and "image" in batch.cached:
-            return self.features_from(batch.cached["image"])
-        return None if batch.images is None or not len(batch.images) else self.image_features(batch.images)
 
     @torch.no_grad()
     def log_likelihood(
@@ -132,6 +110,15 @@ class Writer(Model, ABC):
         """A row an image, which has been read; no text yet."""
         features = self.image_features(images)
         return self.begin(features, empty_prompt(len(images), features.device))
+
+    def read_prompts(self, reading: Cache, prompt: Batch, context: Tensor | None = None) -> State:
+        """The state of rows of which images alone were read so far, into `reading`, and then the prompts' text."""
+        tokens, lengths = text_of(prompt, type(self).__name__)
+        zeros = torch.zeros(len(lengths), dtype=torch.int64, device=tokens.device)
+        state = State(reading, zeros, zeros, context)
+        if int(lengths.sum()):
+            self.read(state, tokens, lengths)
+        return state
 
     @torch.no_grad()
     def likelihoods(
