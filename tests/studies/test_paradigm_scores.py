@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from diptych.core.errors import ConfigError, EvalError
+from diptych.data.image_reader import ImageReader
+from diptych.models.pretrained import Pretrained
 from diptych.studies.paradigm_scores import items_of, ranks_of, scores_of
 from tests.evals import fakes
+from tests.evals.fake_writer import WordTokenizer
+from tests.evals.two_captions import right_and_wrong
+from tests.models.test_writers_contract import ready
 
 
 class Broken(fakes.Scores):
@@ -58,3 +63,20 @@ def test_scores_that_are_no_numbers_earn_nothing() -> None:
     split.images[2] = b"no picture"
     with pytest.raises(ConfigError, match=r"must be readable; 1 are not"):
         scores_of(fakes.model(), split, range(4), [split.captions(i)[0] for i in range(4)])
+
+
+@pytest.mark.parametrize("name", ["prefix_lm/git", "coca/cascade"])
+def test_a_writer_is_judged_by_likelihood_less_that_over_other_pictures(name: str) -> None:
+    model, split, names = (
+        Pretrained(ready(name), WordTokenizer()),
+        right_and_wrong(6, 2),
+        [f"thing {i}" for i in range(4)],
+    )
+    found = scores_of(model, split, range(4), names, (split, [4, 5]))
+    assert set(found) == ({"cosine"} if name.startswith("coca") else set()) | {"likelihood", "less_text"}
+    tokens, lengths = model.tokenizer.batch(names)
+    images = next(iter(ImageReader(split, model.model.config.image_format, 8).batches(range(6)))).images
+    log_p = torch.stack([model.model.log_likelihood(i[None], tokens, lengths)[0] for i in images]).double()
+    torch.testing.assert_close(found["likelihood"].double(), log_p[:4], rtol=1e-5, atol=1e-5)
+    prior = log_p[4:].exp().mean(0).log()
+    torch.testing.assert_close(found["less_text"].double(), log_p[:4] - prior, rtol=1e-5, atol=1e-5)

@@ -68,7 +68,7 @@ def test_every_paradigm_is_asked_the_same(finished: tuple[str, Path]) -> None:
     assert set(cells) == {f"{n}-tiny-{b}-0" for n in ("clip", "git") for b in ("samples", "minutes")}
     assert len({tuple(c["captions"]) for c in cells.values()}) == 1
     assert set(cells["clip-tiny-samples-0"]["ranks"]) == {"cosine"}
-    assert set(cells["git-tiny-samples-0"]["ranks"]) == {"score", "less_text"}
+    assert set(cells["git-tiny-samples-0"]["ranks"]) == {"likelihood", "less_text"}
     for cell in cells.values():
         for ranks in cell["ranks"].values():
             assert all(1 <= r <= 8 for side in ranks.values() for r in side)

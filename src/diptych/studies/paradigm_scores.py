@@ -1,10 +1,14 @@
 """How a model of any paradigm is judged beside others: one matrix of scores, read both ways, and a probe.
 
 A model is asked for what it can do. Whoever embeds is judged by cosines; whoever scores pairs in another way too
-(matching, log p(text | image), log p(image | text), minus a denoising error) is judged by that as well, as it is, and
-less what the words, or the picture, make likely in any case.
+(matching, log p(image | text), minus a denoising error) is judged by that as well, and less what the picture makes
+likely in any case; whoever writes, by log p(text | image), as it is and less log p(text).
+
+log p(text) is that of a mixture over pictures of training (Lin et al., 2024, arXiv:2306.01879, equation 9): before one
+blank picture, which no training shows, a writer is sure of a few names, and unsure of others, for no reason.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +20,14 @@ from diptych.core.errors import ConfigError, EvalError
 from diptych.data.image_reader import ImageReader
 from diptych.evals.scoring import ScoredItems, Scoring, choose_places
 from diptych.models.pretrained import Pretrained
+from diptych.models.writer import Writer
 
 WAYS = {
     "cosine": "cosine",
     "score": "own score",
-    "less_text": "own score, less the words' own likelihood",
-    "less_image": "own score, less the picture's own likelihood",
+    "less_image": "own score, less the picture's own",
+    "likelihood": "log p(text given picture)",
+    "less_text": "log p(text given picture), less log p(text)",
 }
 """How pairs are scored."""
 
@@ -44,21 +50,36 @@ def items_of(split: Any, count: int) -> tuple[list[int], list[str]]:
 
 @torch.inference_mode()
 def scores_of(
-    model: Pretrained, split: Any, places: Sequence[int], names: Sequence[str]
+    model: Pretrained,
+    split: Any,
+    places: Sequence[int],
+    names: Sequence[str],
+    others: tuple[Any, Sequence[int]] | None = None,
 ) -> dict[str, Float[Tensor, "n n"]]:
     """Scores of all pictures (rows) and all names, by each way that the model has; "score" is left out where it is the
-    cosine."""
-    has, network = set(model.capabilities), model.model
+    cosine, or the likelihood. `others`: a split and places in it, the pictures over which p(text) is a mean; without
+    them that way is left out."""
+    has: set[str] = set(model.capabilities)
+    network: Any = model.model
     reader = ImageReader(split, network.config.image_format, 64)
     found: dict[str, Tensor] = {}
     if {"embed_image", "embed_text"} <= has:
-        asks: Any = network
-        images = [asks.embed_image(b.images.to(model.device)).float().cpu() for b in reader.batches(list(places))]
+        images = [network.embed_image(b.images.to(model.device)).float().cpu() for b in reader.batches(list(places))]
         found["cosine"] = torch.cat(images) @ model.embed_text(list(names)).T
-    if "score" in has:
+    if "score" in has and getattr(type(network), "score", None) is not Writer.score:
         own = ScoredItems(model, reader, places, names, Scoring("score")).rows(0, len(places))
         if "cosine" not in found or not torch.allclose(own, found["cosine"], atol=1e-3):
-            found |= _with_priors(model, reader, places, names, own)
+            found["score"] = own
+            if "image_prior" in has:
+                images = [network.image_prior(b.images.to(model.device)) for b in reader.batches(list(places))]
+                found["less_image"] = own - torch.cat(images).float().cpu()[:, None]
+    if {"log_likelihood", "generate_text"} <= has:
+        by = Scoring("log_likelihood")
+        found["likelihood"] = ScoredItems(model, reader, places, names, by).rows(0, len(places))
+        if others is not None:
+            seen = ImageReader(others[0], network.config.image_format, 64)
+            given = ScoredItems(model, seen, others[1], names, by).rows(0, len(others[1]))
+            found["less_text"] = found["likelihood"] - (given.logsumexp(0) - math.log(len(given)))
     if reader.broken:
         named = ", ".join(f"{split.uid(p)}: {why}" for p, why in list(reader.broken.items())[:3])
         raise ConfigError(
@@ -71,25 +92,6 @@ def scores_of(
                 f"scores must be finite; got {int((~scores.isfinite()).sum())} of {scores.numel()} that are not, by "
                 f"the {WAYS[way]}. The training went wrong: look at the run's log."
             )
-    return found
-
-
-def _with_priors(
-    model: Pretrained, reader: ImageReader, places: Sequence[int], names: Sequence[str], own: Tensor
-) -> dict[str, Tensor]:
-    """The model's own scores, and less what the text and the picture make likely, where the model can say so."""
-    network: Any = model.model
-    found = {"score": own}
-    if "log_likelihood" in model.capabilities:
-        tokens, lengths = model.tokenizer.batch(list(names))
-        priors = [
-            network.text_prior(t.to(model.device), n).float().cpu()
-            for t, n in zip(tokens.split(128), lengths.split(128), strict=True)
-        ]
-        found["less_text"] = own - torch.cat(priors)
-    if "image_prior" in model.capabilities:
-        rows = [network.image_prior(b.images.to(model.device)).float().cpu() for b in reader.batches(list(places))]
-        found["less_image"] = own - torch.cat(rows)[:, None]
     return found
 
 

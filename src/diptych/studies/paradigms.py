@@ -25,6 +25,7 @@ from diptych.data.ready import packed
 from diptych.evals.composition import CompositionConfig
 from diptych.evals.eval import Estimate, some
 from diptych.evals.linear_probe import LinearProbeConfig
+from diptych.evals.scoring import choose_places
 from diptych.models.pretrained import Pretrained
 from diptych.recipes import clip
 from diptych.recipes.find import resolve
@@ -44,6 +45,8 @@ FOREIGN_AUGMENTATION = ("git:tiny", "llava:tiny")
 """Recipes whose own augmentation is for another corpus: they take clip:tiny's, for pictures of many artists."""
 CORPORA = ("emoji", "scenes")
 CONTEXT = 24
+PICTURES_OF_MARGINAL = 64
+"""Pictures of training over which log p(text) is a mean."""
 
 
 class ParadigmsConfig(StudyConfig):
@@ -142,7 +145,8 @@ class Paradigms(Study):
         c = self.config
         split = Dataset.open(self._paths[0]).split(c.split)
         places, names = items_of(split, c.items)
-        scores = scores_of(model, split, places, names)
+        seen = Dataset.open(self._paths[0]).split("train")
+        scores = scores_of(model, split, places, names, (seen, choose_places(seen, PICTURES_OF_MARGINAL)))
         found: dict[str, Any] = {"ranks": {way: ranks_of(s) for way, s in scores.items()}, "captions": names}
         if c.label_field:
             probe = LinearProbeConfig(
