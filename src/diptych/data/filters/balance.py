@@ -65,7 +65,7 @@ class Balance(Filter):
         """How many of the pairs that are left hold each entry."""
         counts: Counter[str] = Counter()
         for captions in (c for c, a in zip(rows.captions, alive.tolist(), strict=True) if a):
-            counts.update(self._matched(captions))
+            counts.update(self.matched(captions))
         return dict(counts)
 
     def settle(self, gathered: Iterator[Any], pool: CandidatePool, folder: Path) -> None:
@@ -83,7 +83,7 @@ class Balance(Filter):
 
     def chance(self, captions: Iterable[str]) -> float | None:
         """1 - prod (1 - t / max(count, t)) over a pair's entries, by which it stays; None where it has none."""
-        chances = [self._chance[e] for e in self._matched(captions) if e in self._chance]
+        chances = [self._chance[e] for e in self.matched(captions) if e in self._chance]
         return float(1 - np.prod([1 - p for p in chances])) if chances else None
 
     def _of(self, uid: str, captions: list[str]) -> str:
@@ -93,8 +93,8 @@ class Balance(Filter):
         draw = fold(self.config.seed, "balance", uid) / 2**63
         return "" if draw < chance else "balanced_out"
 
-    def _matched(self, captions: Iterable[str]) -> set[str]:
-        """The entries that captions hold, whole words side by side."""
+    def matched(self, captions: Iterable[str]) -> set[str]:
+        """The entries that captions hold, whole words side by side; without a list of entries every word."""
         found: set[str] = set()
         for caption in captions:
             words = spaced(caption, self.config.lower).split()
