@@ -31,6 +31,7 @@ def _run(model, split, artifacts=False, **settings):
 def test_who_paints_what_is_said_stands_at_the_ceiling_and_above_the_copies():
     result = _run(*_case(60, lambda i: i), True)
     m = result.metrics
+    assert next(iter(m)) == "facts_accuracy"
     for fact in ("facts", "all_facts", "object", "colour", "count", "relation", "size", "background", "text"):
         assert m[f"{fact}_accuracy"].value == m[f"real_{fact}_accuracy"].value == 1, fact
         assert m[f"{fact}_accuracy"].above_chance, fact

@@ -99,14 +99,15 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
     """Estimates as dots with their intervals; a tick stands where chance lies."""
     if not rows:
         return '<p class="empty">no estimates</p>'
-    row_height, left, right = 26, 190, 172
-    height = len(rows) * row_height + 26
+    longest = max(len(r.label) for r in rows)
+    row_height, left, right = 26, max(190, 24 + 7 * min(longest, 60)), 172
+    width, height = WIDTH + 160 + left - 190, len(rows) * row_height + 26
     ends = [e for r in rows for e in (r.low, r.high, r.chance or 0.0) if math.isfinite(e)]
     top = max(1.0, *ends) if percent else max(0.0, *ends) * 1.05 or 1.0
     bottom = min(0.0, *ends) * 1.05  # differences may lie below nothing
 
     def px(value: Number) -> float:
-        return left + min(max((value - bottom) / (top - bottom), 0.0), 1.0) * (WIDTH + 160 - left - right)
+        return left + min(max((value - bottom) / (top - bottom), 0.0), 1.0) * (width - left - right)
 
     parts = []
     for tick in _ticks(bottom, top) if bottom else _quarters(top):
@@ -130,8 +131,8 @@ def interval_chart(rows: Sequence[Whisker], percent: bool = True) -> str:
                 f'<line class="chance" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{y + 8}">'
                 f"<title>chance {row.chance:.3%}</title></line>"
             )
-        parts.append(f'<text class="value" x="{WIDTH + 160 - right + 10}" y="{y + 4}">{shown}</text>')
-    box = f"0 0 {WIDTH + 160} {height}"
+        parts.append(f'<text class="value" x="{width - right + 10}" y="{y + 4}">{shown}</text>')
+    box = f"0 0 {width} {height}"
     return f'<figure class="chart wide"><svg viewBox="{box}" role="img">{"".join(parts)}</svg></figure>'
 
 
