@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from diptych.core.errors import ConfigError
+from diptych.core.errors import ConfigError, DiptychError
 from diptych.data.dataset import Split
 from diptych.data.executors.executor import executor
+from diptych.data.face_blur import FaceBlurConfig
 from diptych.data.web import download as module
 from diptych.data.web.download import DownloadConfig, download
 from diptych.data.web.safe_http import WebLimits
@@ -124,6 +125,13 @@ def test_it_goes_on_where_it_was_stopped_and_two_processes_give_the_same(server,
     assert (tmp_path / "one" / "00000.tar").read_bytes() == (tmp_path / "two" / "00000.tar").read_bytes()
     with pytest.raises(ConfigError, match="other settings"):
         download(links, tmp_path / "one", executor("pool", 1), config(port, resize=32), resolve)
+
+
+def test_a_detector_that_is_not_there_is_missed_before_anything_is_fetched(tmp_path) -> None:
+    blurred = config(80, faces=FaceBlurConfig(blur="detect", model=str(tmp_path / "none.onnx")))
+    with pytest.raises(DiptychError, match=r"none\.onnx"):
+        download(tmp_path / "links.csv", tmp_path / "out", executor("pool", 1), blurred, resolve)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_killed_attempt_had_kept_does_not_outlive_it(tmp_path, no_delay) -> None:

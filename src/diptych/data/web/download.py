@@ -31,6 +31,7 @@ from diptych.core.files import sweep, write_json
 from diptych.core.progress import track
 from diptych.core.record import Record
 from diptych.data.executors.executor import Executor
+from diptych.data.face_detector import check_detector
 from diptych.data.judge import Kept, Limits, judge
 from diptych.data.shard_index import index_path
 from diptych.data.shards import ShardWriter
@@ -107,6 +108,8 @@ def download(
 ) -> DownloadReport:
     """Fetch the links of a table into shards in `out`; goes on where it was stopped."""
     config = config or DownloadConfig()
+    if config.faces.blur == "detect":
+        check_detector(config.faces.model)
     _claim(out, config)
     pieces = cut_links(table, out, config.piece, config.url_column, config.caption_column)
     todo = [p for p in pieces if not (out / f"{p.stem}.json").is_file()]
