@@ -12,11 +12,11 @@ THINGS = ("square", "lamp", "wheel")
 
 
 def clean_records(train: int = 100, test: int = 24) -> list[Record]:
-    """Every third picture is a JPEG; every second record says the same in two ways; rare words come once or twice."""
+    """Every third picture is a JPEG; every second record says the same in two ways; rare words come three or four times."""
     found = []
     for i in range(train + test):
         picture = jpg(i, height=48, width=64) if i % 3 == 0 else png(i, height=48, width=64)
-        said = (f"a {COLOURS[i % 4]} {THINGS[i % 3]} beside word{i // 2}", f"{THINGS[i % 3]} number{i}")
+        said = (f"a {COLOURS[i % 4]} {THINGS[i % 3]} beside word{i % 31}", f"{THINGS[i % 3]} number{i}")
         meta = {"split": "train" if i < train else "test"}
         captions = said if i % 2 else said[:1]
         found.append(Record.pair(f"{i:04d}", picture, "jpg" if i % 3 == 0 else "png", captions, None, meta))
