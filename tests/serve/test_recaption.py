@@ -147,6 +147,13 @@ def test_one_that_was_cut_off_before_its_report_is_finished(data, model, tmp_pat
     assert Dataset.open(out).fingerprint == before
     assert (out / "recaption.json").is_file()
     assert not journal.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Journal, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            recaption(data, model, tmp_path / "told", CONFIG)
+    recaption(data, model, tmp_path / "told", CONFIG)  # when its journal alone was left
+    assert not list(tmp_path.glob(".told*"))
+    assert Dataset.open(tmp_path / "told").fingerprint == before
     tiny_dataset(tmp_path / "mine", copies=1)
     (tmp_path / ".mine.captions.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match="the output must be new"):

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -115,10 +115,6 @@ def recaption(
     """
     config, out = config or RecaptionConfig(), Path(out)
     path = out.with_name(f".{out.name}.captions.jsonl")
-    # killed when all was packed but the report: it is packed again, from what the journal still holds
-    overwrite = overwrite or (path.is_file() and _lacks_its_report(out, _name_of(dataset)))
-    _refuse(dataset, out, config, overwrite)
-    asks = CaptionWriter(writer, judge, config.writing)
     header = {
         "dataset": dataset.fingerprint,
         "splits": list(config.splits),
@@ -126,6 +122,10 @@ def recaption(
         "writer": writer.fingerprint,
         "judge": None if judge is None else judge.fingerprint,
     }
+    # killed when all was packed, but the journal was there still: it is packed again from it
+    overwrite = overwrite or (path.is_file() and _is_unfinished(out, _name_of(dataset), config, header))
+    _refuse(dataset, out, config, overwrite)
+    asks = CaptionWriter(writer, judge, config.writing)
     journal = Journal(path, header)
     places = [(name, i) for name in config.splits for i in range(len(dataset.split(name)))]
     asks.fill(dataset, places, journal)
@@ -237,13 +237,15 @@ def _name_of(dataset: Dataset) -> str:
     return f"{dataset.path}, captioned anew"
 
 
-def _lacks_its_report(out: Path, name: str) -> bool:
-    """Whether `out` is what this same work packed, and not yet told of."""
+def _is_unfinished(out: Path, name: str, config: RecaptionConfig, header: dict[str, Any]) -> bool:
+    """Whether `out` is what this same work packed: no report is there yet, or this very one."""
     try:
         about = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+        said = json.loads((out / REPORT).read_text(encoding="utf-8")) if (out / REPORT).is_file() else {}
     except (OSError, ValueError):
         return False
-    return not (out / REPORT).is_file() and isinstance(about, dict) and about.get("source", {}).get("name") == name
+    same = not said or [said.get("settings"), said.get("made_from")] == [to_dict(config), header]
+    return same and isinstance(about, dict) and about.get("source", {}).get("name") == name
 
 
 def _refuse(dataset: Dataset, out: Path, config: RecaptionConfig, overwrite: bool) -> None:
