@@ -12,7 +12,7 @@ THINGS = ("square", "lamp", "wheel")
 
 
 def clean_records(train: int = 100, test: int = 24) -> list[Record]:
-    """Every third picture is a JPEG; every second record says the same in two ways; rare words come three or four times."""
+    """Every third is a JPEG; every second says the same in two ways; rare words come three or four times."""
     found = []
     for i in range(train + test):
         picture = jpg(i, height=48, width=64) if i % 3 == 0 else png(i, height=48, width=64)

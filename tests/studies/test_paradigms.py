@@ -82,7 +82,7 @@ def test_the_table_has_both_budgets_and_a_row_a_way(finished: tuple[str, Path]) 
     assert "### Equally much training time" in text
     assert "| clip:tiny | cosine |" in text
     assert "| git:tiny | log p(text given picture) |" in text
-    assert "|  | own score, less the words' own likelihood |" in text
+    assert "|  | log p(text given picture), less log p(text) |" in text
     assert "| guessing |" in text
     numbers = json.loads((finished[1] / "results.json").read_text())
     rows = numbers["budgets"]["samples"]

@@ -107,7 +107,7 @@ def tally(truth: Truth, dropped: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def guessed(dropped: int, seen: int, fault: str) -> float:
+def guessed(dropped: float | int, seen: int, fault: str) -> float:
     """The share of a fault that is found by dropping as many records by lot; of a pair it is enough to hit one."""
     share = dropped / seen
     return 1 - (1 - share) ** 2 if fault in PAIRS else share

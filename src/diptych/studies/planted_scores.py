@@ -11,6 +11,8 @@ from numpy import ndarray
 from diptych.core.errors import EvalError
 from diptych.evals.intervals import LEVEL
 
+Scores = Sequence[float] | Float64[ndarray, " _"]
+
 
 class Area(NamedTuple):
     """The chance that a record of the better kind scores above one of the worse kind (a tie counts half), with its
@@ -21,7 +23,7 @@ class Area(NamedTuple):
     high: float
 
 
-def area(better: Sequence[Sequence[float]], worse: Sequence[Sequence[float]]) -> Area:
+def area(better: Sequence[Scores] | Float64[ndarray, "m _"], worse: Sequence[Scores] | Float64[ndarray, "m _"]) -> Area:
     """Of the scores of the same records by one model or several: (models, records) of each kind; their mean area.
 
     The interval is over records, not over models. Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under
@@ -40,7 +42,7 @@ def area(better: Sequence[Sequence[float]], worse: Sequence[Sequence[float]]) ->
     return Area(value, max(0.0, value - half), min(1.0, value + half))
 
 
-def placements(of: Sequence[float], among: Sequence[float]) -> Float64[ndarray, " n"]:
+def placements(of: Scores, among: Scores) -> Float64[ndarray, " n"]:
     """Of each score the share of the others that lie below it, those that equal it counting half."""
     ordered, mine = np.sort(np.asarray(among, dtype=float)), np.asarray(of, dtype=float)
     if not (np.isfinite(ordered).all() and np.isfinite(mine).all()):

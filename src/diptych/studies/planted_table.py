@@ -220,7 +220,7 @@ def _way_lines(numbers: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _share(hits: float, of: float) -> list[float]:
+def _share(hits: float, of: float | int) -> list[float]:
     """[value, low, high]; [] of nothing."""
     return [hits / of, *wilson(hits, of)] if of >= 1 else []
 
