@@ -21,7 +21,6 @@ It is written a chunk of records at a time, so that a billion captions need no m
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import blake2b
@@ -35,7 +34,7 @@ from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from diptych.core.errors import DataError, DiptychError, ShardError
-from diptych.core.files import cache_dir, write_json
+from diptych.core.files import cache_dir, folder_beside, write_json
 from diptych.core.progress import say, track
 from diptych.data.captions import Captions, Texts, no_caption, text_id
 from diptych.data.dataset import Split
@@ -218,8 +217,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _build(folder: Path, split: Split, tokenizer: Tokenizer, about: dict[str, Any]) -> None:
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    tmp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with folder_beside(folder) as tmp:
         counts = _write(tmp, _chunks(split, tokenizer), len(split), dtype)
         write_json(tmp / _ABOUT, {**about, **counts, "dtype": dtype.str})
         os.chmod(tmp, 0o755)
@@ -229,8 +227,6 @@ def _build(folder: Path, split: Split, tokenizer: Tokenizer, about: dict[str, An
         except OSError:
             if _opened(folder, about) is None:  # else a machine that shares this disk was quicker
                 raise
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 class _Chunk(NamedTuple):

@@ -33,9 +33,9 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain flava:tiny data=emoji
     Cost:    about six minutes of two cores
-    Expect:  on the test artist text-to-image R@1 of 13.6 % [12.1, 15.2] (chance 0.05 %); hidden patches' codes cost 0.0099
-             nats [0.0076, 0.0121] less beside their own words than beside another's, hidden words 0.72 [0.66, 0.77] less
-             beside their own picture
+    Expect:  on the test artist text-to-image R@1 of 13.6 % [12.1, 15.2] (chance 0.05 %); hidden patches' codes cost
+             0.0099 nats [0.0076, 0.0121] less beside their own words than beside another's, hidden words 0.72
+             [0.66, 0.77] less beside their own picture
     """
     small, codec, run = sizes.tiny(), vqvae.tiny(), clip.tiny()
     codec_model = codec.model
