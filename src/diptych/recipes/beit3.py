@@ -38,8 +38,8 @@ def tiny() -> RunConfig:
     Run:     diptych corpus get emoji --out emoji; diptych pretrain beit3:tiny data=emoji
     Cost:    about six minutes of two cores
     Expect:  on the test artist text-to-image R@1 of 1.6 % [1.1, 2.3], R@10 of 12.5 % [11.0, 14.1] (chance 0.05 and
-             0.54 %); hidden codes cost 0.0053 nats [0.0031, 0.0074] less beside their own words than beside another's, hidden
-             words 0.064 [0.055, 0.073] less beside their own picture
+             0.54 %); hidden codes cost 0.0053 nats [0.0031, 0.0074] less beside their own words than beside another's,
+             hidden words 0.064 [0.055, 0.073] less beside their own picture
     """
     codec = vqvae.tiny()
     assert isinstance(codec.model, VQVAEConfig)

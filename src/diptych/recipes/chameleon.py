@@ -26,6 +26,9 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain chameleon:tiny data=emoji
              diptych paint RUN "a red apple" --out apple.png; diptych caption RUN apple.png
+    Cost:    about six minutes of two cores
+    Expect:  a CLIP ranks the text that a picture was painted for 47th of 300 [40, 58] by the median (chance 150, real
+             pictures 2nd), painted at painting.guidance=3 for the test artist's names
     """
     before = dalle.tiny().before
     codec = before[0]

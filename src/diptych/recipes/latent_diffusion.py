@@ -27,7 +27,9 @@ def tiny() -> RunConfig:
     denoise these in squares of two, told of texts by one block that is trained along.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain latent_diffusion:tiny data=emoji
-    Cost:    not measured yet
+    Cost:    about six minutes of two cores
+    Expect:  a CLIP ranks the text that a picture was painted for 65th of 300 [51, 82] by the median (chance 150, real
+             pictures 2nd), painted at painting.guidance=4 for the test artist's names: flags and faces, few objects
     """
     codec = autoencoder_kl.tiny()
     assert isinstance(codec.model, AutoencoderKLConfig)
