@@ -10,6 +10,7 @@ from diptych.nn.checkpointing import set_checkpointing
 from diptych.nn.experts import STEP, Experts, balance_experts, expert_use, experts_of
 from diptych.nn.mlp import MLP
 from tests.models.towers import stir
+from tests.nn import expert_ranks
 from tests.reference.experts import experts as plain
 
 
@@ -202,3 +203,15 @@ def test_settings_that_cannot_be_are_refused():
     for experts, per_token in ((1, 1), (2, 2), (1, 2)):
         with pytest.raises(ConfigError, match="experts must be more than experts_per_token, or 0 for one MLP; got"):
             BlockConfig(experts=experts, experts_per_token=per_token)
+
+
+@pytest.mark.slow
+@pytest.mark.dist
+def test_two_ranks_are_one(tmp_path):
+    """Router, biases and use too: the load is that of all ranks. Sums in another order: 1e-5 of numbers of about 1."""
+    both, alone = expert_ranks.compute_together(tmp_path), expert_ranks.steps()
+    for kind, values in alone.items():
+        for n, value in values.items():
+            torch.testing.assert_close(both[0][kind][n], value, atol=1e-5, rtol=1e-4)
+            assert torch.equal(both[0][kind][n], both[1][kind][n]), n
+    assert any(n.endswith("bias") and v.abs().sum() > 0 for n, v in alone["state"].items() if "experts" not in n)
