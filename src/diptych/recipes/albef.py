@@ -26,7 +26,8 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain albef:tiny data=emoji
     Cost:    about five minutes of two cores
-    Expect:  not measured yet
+    Expect:  by the cosine text-to-image R@1 of 1.5 % [1.1, 2.2], R@10 of 12.7 % [11.3, 14.3] on the test artist (chance
+             0.05 and 0.54 %): far below blip:tiny, which has neither teacher nor queue
     """
     model = sizes.tiny()
     run = clip.tiny()
