@@ -19,6 +19,8 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain discrete_vae:tiny data=emoji
     Cost:    some six minutes of one core (213 images a second)
+    Expect:  SSIM of 0.502 [0.497, 0.508] on the test artist, 0.098 below a thumbnail of 8 x 8 mean colours: vqvae:tiny,
+             with as many codes, reaches 0.777
     """
     return RunConfig(
         data=LoaderConfig(augment=AUGMENT),
