@@ -20,6 +20,7 @@ def tiny() -> RunConfig:
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain autoencoder_kl:tiny data=emoji
     Cost:    some four minutes of one core (317 images a second)
+    Expect:  SSIM of 0.805 [0.801, 0.809] on the test artist, 0.205 above a thumbnail of 8 x 8 mean colours
     """
     return RunConfig(
         data=LoaderConfig(augment=AUGMENT),
