@@ -29,7 +29,7 @@ from tests.cli.killing import Command, contents, session
 from tests.data.pictures import png
 from tests.data.web.hostile import says, serving
 from tests.models.small_fusion import small_blip
-from tests.studies.curated_pool import tiny_clip
+from tests.studies.tiny_clip import tiny_clip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1400)]
 

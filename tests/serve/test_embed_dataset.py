@@ -1,18 +1,19 @@
 """Vectors of records by a model, shard by shard."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from diptych.checkpoints.native import load
-from diptych.core.errors import ConfigError, DataError, ServeError
+from diptych.core.errors import ConfigError, ServeError
 from diptych.data.candidates import CandidatePool
 from diptych.data.executors.executor import executor
 from diptych.data.vectors import has_vector, read_vectors
 from diptych.serve import embed_dataset as module
 from diptych.serve.embed_dataset import EmbeddingConfig, embed_dataset
-from tests.serve.asked import CAPTIONS, asked
+from tests.serve.asked import CAPTIONS, asked, stopped_and_gone_on
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +41,10 @@ def test_a_records_vector_is_the_models(folders) -> None:
         np.testing.assert_allclose(texts[i], model.embed_text(CAPTIONS[i][0])[0], atol=1e-3)
 
 
-def test_what_was_stopped_goes_on_and_another_model_needs_another_name(folders, monkeypatch) -> None:
+def test_what_was_stopped_goes_on_and_another_model_needs_another_name(folders) -> None:
     data, embeds, writes = folders
-    real, done = module.write_vectors, []
-
-    def dies(pool, name, rows, found):
-        if len(done) == 1:
-            raise DataError("the disk must have room; it is full.")
-        done.append(real(pool, name, rows, found))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "write_vectors", dies)
-        with pytest.raises(DataError):
-            embed_dataset(data, str(embeds), "again", executor("pool", 1))
-    first = done[0].stat().st_mtime_ns
-    folder = embed_dataset(data, str(embeds), "again", executor("pool", 1))
-    assert done[0].stat().st_mtime_ns == first
+    again = partial(embed_dataset, data, str(embeds), "again", executor("pool", 1))
+    folder = stopped_and_gone_on(module, "write_vectors", again)
     assert np.isfinite(vectors(data, "again")).all()
     assert json.loads((folder / "about.json").read_text())["model"] == load(embeds).fingerprint
     with pytest.raises(ConfigError, match="another --name"):

@@ -1,17 +1,18 @@
 """Scores of pairs by a model, shard by shard."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from diptych.checkpoints.native import load
-from diptych.core.errors import ConfigError, DataError
+from diptych.core.errors import ConfigError
 from diptych.data.candidates import CandidatePool
 from diptych.data.executors.executor import executor
 from diptych.serve import score as module
 from diptych.serve.score import ScoringConfig, score_dataset
-from tests.serve.asked import CAPTIONS, asked
+from tests.serve.asked import CAPTIONS, asked, stopped_and_gone_on
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +46,10 @@ def test_one_that_writes_gives_log_p(folders) -> None:
     assert values(data, "likely")[2] == pytest.approx(float(alone), rel=1e-4)
 
 
-def test_what_was_stopped_goes_on_and_another_model_needs_another_name(folders, monkeypatch) -> None:
+def test_what_was_stopped_goes_on_and_another_model_needs_another_name(folders) -> None:
     data, embeds, writes = folders
-    real, done = module.write_scores, []
-
-    def dies(pool, name, rows, found):
-        if len(done) == 1:
-            raise DataError("the disk must have room; it is full.")
-        done.append(real(pool, name, rows, found))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "write_scores", dies)
-        with pytest.raises(DataError):
-            score_dataset(data, str(embeds), "again", executor("pool", 1))
-    first = done[0].stat().st_mtime_ns
-    folder = score_dataset(data, str(embeds), "again", executor("pool", 1))
-    assert done[0].stat().st_mtime_ns == first
+    again = partial(score_dataset, data, str(embeds), "again", executor("pool", 1))
+    folder = stopped_and_gone_on(module, "write_scores", again)
     assert np.array_equal(values(data, "again"), values(data, "cosine"))
     assert json.loads((folder / "about.json").read_text())["model"] == load(embeds).fingerprint
     with pytest.raises(ConfigError, match="another --name"):

@@ -1,20 +1,13 @@
-"""A packed dataset with faults that curation knows, and a recipe that trains on it in a second."""
+"""A packed dataset with faults that curation knows."""
 
 from pathlib import Path
 
 import numpy as np
 
-from diptych.core.image_format import ImageFormat
 from diptych.core.record import Record
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import FromRecords
-from diptych.models.text_transformer import TextTransformerConfig
-from diptych.models.two_tower import TwoTowerConfig
-from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.objectives.contrastive import ContrastiveConfig
-from diptych.train.config import RunConfig, TrainConfig
 from tests.data.pictures import encode
-from tests.models.towers import small
 from tests.train.tiny_run import COLOURS, SHAPES
 
 GOOD, BAD, TEST, LEAKED = 40, 8, 10, 2
@@ -47,16 +40,3 @@ def curated_pool(folder: Path) -> Path:
     packing = PackConfig(records_per_shard=16, jobs=1, vocab_size=280, context_length=8)
     pack(FromRecords(lambda: records), folder, packing)
     return folder
-
-
-def tiny_clip() -> RunConfig:
-    """Two towers of a few thousand weights."""
-    model = TwoTowerConfig(
-        image_format=ImageFormat(resolution=8),
-        context_length=8,
-        embed_dim=16,
-        image=small(VisionTransformerConfig),
-        text=small(TextTransformerConfig),
-    )
-    train = TrainConfig(samples_seen=64, global_batch=16, lr=1e-3)
-    return RunConfig(model=model, objective=ContrastiveConfig(), train=train)

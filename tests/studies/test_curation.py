@@ -13,7 +13,8 @@ from diptych.data.selection import Selection
 from diptych.studies import curation as module
 from diptych.studies.curation import CurationStudyConfig
 from diptych.train.config import RunConfig
-from tests.studies.curated_pool import BAD, GOOD, LEAKED, TEST, curated_pool, tiny_clip
+from tests.studies.curated_pool import BAD, GOOD, LEAKED, TEST, curated_pool
+from tests.studies.tiny_clip import tiny_clip
 
 
 def resolved(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:

@@ -13,7 +13,8 @@ from diptych.data.sources.source import FromRecords
 from diptych.models.pretrained import Pretrained
 from diptych.studies import curation_judging as module
 from diptych.studies.curation_judging import METRICS, judge, judged_once, judged_uids
-from tests.studies.curated_pool import LEAKED, TEST, curated_pool, picture, tiny_clip
+from tests.studies.curated_pool import LEAKED, TEST, curated_pool, picture
+from tests.studies.tiny_clip import tiny_clip
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from diptych.data.filters.score import ScoreConfig
 from diptych.data.filters.semantic_duplicates import SemanticDuplicatesConfig
 from diptych.data.selection import Selection
 from diptych.studies.curation_selections import Strictness, curation_of, file_name, select, view_of, with_own
-from tests.studies.curated_pool import LEAKED, curated_pool, tiny_clip
+from tests.studies.curated_pool import LEAKED, curated_pool
+from tests.studies.tiny_clip import tiny_clip
 
 STRICT = Strictness(eps=0.1, fraction=0.5)
 

@@ -6,30 +6,14 @@ from pathlib import Path
 import pytest
 
 from diptych.core.errors import ConfigError
-from diptych.core.image_format import ImageFormat
-from diptych.models.text_transformer import TextTransformerConfig
-from diptych.models.two_tower import TwoTowerConfig
-from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.studies import paradigms as module
 from diptych.studies.paradigms import ParadigmsConfig, scaled, seconds_of
 from diptych.train.config import RunConfig, TrainConfig
-from tests.models.towers import small
+from tests.studies.tiny_clip import tiny_clip
 from tests.train.staged import language_run, prefix_run
 from tests.train.tiny_run import tiny_dataset
 
 TRAIN = TrainConfig(samples_seen=64, global_batch=16, lr=1e-3)
-
-
-def embeds() -> RunConfig:
-    model = TwoTowerConfig(
-        image_format=ImageFormat(resolution=8),
-        context_length=8,
-        embed_dim=16,
-        image=small(VisionTransformerConfig),
-        text=small(TextTransformerConfig),
-    )
-    return RunConfig(model=model, objective=ContrastiveConfig(), train=TRAIN)
 
 
 def writes() -> RunConfig:
@@ -38,7 +22,7 @@ def writes() -> RunConfig:
 
 
 def resolved(name: str, settings: list[str]) -> tuple[RunConfig, RunConfig]:
-    run = {"clip:tiny": embeds, "git:tiny": writes}[name]()
+    run = {"clip:tiny": tiny_clip, "git:tiny": writes}[name]()
     run = run.replace(before=tuple(r.replace(recipe=f"{name}/{r.stage}") for r in run.before))
     return run, run
 

@@ -1,35 +1,19 @@
 """The study in small: a pool is built once, every filter is judged, and a report stands at the end."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from diptych.core.config import override
 from diptych.core.errors import ConfigError
-from diptych.core.image_format import ImageFormat
-from diptych.models.text_transformer import TextTransformerConfig
-from diptych.models.two_tower import TwoTowerConfig
-from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.studies import planted_faults as module
 from diptych.studies.planted_faults import PlantedFaultsConfig
 from diptych.studies.planted_filters import AIMS
 from diptych.studies.planted_pool import PlantedPoolConfig, read_truth
-from diptych.train.config import RunConfig, TrainConfig
-from tests.models.towers import small
 from tests.studies.planted_data import clean_dataset
-
-
-def tiny() -> RunConfig:
-    model = TwoTowerConfig(
-        image_format=ImageFormat(resolution=8),
-        context_length=16,
-        embed_dim=16,
-        image=small(VisionTransformerConfig),
-        text=small(TextTransformerConfig),
-    )
-    return RunConfig(model=model, objective=ContrastiveConfig(), train=TrainConfig(global_batch=16, lr=1e-3))
+from tests.studies.tiny_clip import tiny_clip
 
 
 def config(base: Path) -> PlantedFaultsConfig:
@@ -77,7 +61,7 @@ def test_one_clean_dataset_with_tests_is_wanted(base: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_whole_study_in_small(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.clip, "tiny", tiny)
+    monkeypatch.setattr(module.clip, "tiny", partial(tiny_clip, 16))
     found = config(base).build().run(tmp_path / "out")
     for title in ("What is found", "what it is for", "how a fault was made", "trained on this pool", "Balanced sampl"):
         assert title in found.text

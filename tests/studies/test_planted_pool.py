@@ -135,6 +135,26 @@ def test_what_the_dataset_has_of_faults_itself_is_left_out(tmp_path: Path) -> No
     assert '"left_out": 3' in (tmp_path / "pool" / ABOUT).read_text()
 
 
+def test_what_looks_like_a_test_picture_without_words_of_its_own_is_left_out_too(tmp_path: Path) -> None:
+    def made(key: str, image: bytes, kind: str, said: str, split: str) -> Record:
+        return Record.pair(key, image, kind, (said,), None, {"split": split})
+
+    records = clean_records(40, 8)
+    records += [
+        made(f"shared-{i}", encode(pixels(900 + i, height=48, width=64)), "png", "of us all", "test") for i in range(3)
+    ]
+    like = encode(pixels(901, height=48, width=64), "JPEG", quality=70)
+    records.append(made("like", like, "jpg", "a word of its own", "train"))
+    base = clean_dataset(tmp_path / "clean", records)
+    source = PlantedPool(PlantedPoolConfig(most_shared=2, leaked=0.1), base)
+    assert source.left_out == 1
+    assert like not in {_parts(r)[0] for r in source.records() if r.meta["split"] == "train"}
+    tests = Dataset.open(base).split("test")
+    leaked = {tests.captions(p.place)[0] for p in source.plan if p.fault == "leaked"}
+    assert leaked
+    assert "of us all" not in leaked
+
+
 def test_words_of_others_are_never_ones_own() -> None:
     captions = [("a",), ("A", "b"), ("c",), ("d", "a"), ("e",), ("f",)]
     found = others_words(captions)

@@ -3,29 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from diptych.core.image_format import ImageFormat
-from diptych.models.text_transformer import TextTransformerConfig
-from diptych.models.two_tower import TwoTowerConfig
-from diptych.models.vision_transformer import VisionTransformerConfig
-from diptych.objectives.contrastive import ContrastiveConfig
 from diptych.recipes import lit
 from diptych.studies import pretrained_backbones as module
 from diptych.studies.pretrained_backbones import RECIPES, PretrainedBackbonesConfig
-from diptych.train.config import RunConfig, TrainConfig
-from tests.models.towers import small
+from tests.studies.tiny_clip import tiny_clip
 from tests.train.tiny_run import tiny_dataset
-
-
-def tiny(frozen: bool) -> RunConfig:
-    model = TwoTowerConfig(
-        image_format=ImageFormat(resolution=8),
-        context_length=8,
-        embed_dim=16,
-        image=small(VisionTransformerConfig),
-        text=small(TextTransformerConfig),
-    )
-    train = TrainConfig(samples_seen=64, global_batch=16, lr=1e-3, freeze=("image",) if frozen else ())
-    return RunConfig(model=model, objective=ContrastiveConfig(), train=train)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +16,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]
     folder = tmp_path_factory.mktemp("backbones")
     paths = [str(tiny_dataset(folder / "one")), str(tiny_dataset(folder / "two", copies=3))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "lit", lambda: tiny(frozen=True))
-        patch.setitem(RECIPES, "clip", lambda: tiny(frozen=False))
+        patch.setitem(RECIPES, "lit", lambda: tiny_clip(freeze=("image",)))
+        patch.setitem(RECIPES, "clip", tiny_clip)
         study = PretrainedBackbonesConfig(data=tuple(paths), split="val", workers=0, seeds=2).build()
         study.run(folder / "out")
     return paths, folder / "out"
