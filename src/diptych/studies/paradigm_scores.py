@@ -4,7 +4,7 @@ A model is asked for what it can do. Whoever embeds is judged by cosines; whoeve
 (matching, log p(image | text), minus a denoising error) is judged by that as well, and less what the picture makes
 likely in any case; whoever writes, by log p(text | image), as it is and less log p(text).
 
-log p(text) is that of a mixture over pictures of training (Lin et al., 2024, arXiv:2306.01879, equation 9): before one
+log p(text) is that of a mixture over pictures of training (Lin et al., 2024, arXiv:2306.01879): before one
 blank picture, which no training shows, a writer is sure of a few names, and unsure of others, for no reason.
 """
 
