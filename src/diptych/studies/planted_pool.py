@@ -168,15 +168,18 @@ class PlantedPool(Source):
     def _distinct(self) -> list[list[int]]:
         """Of the tests and of the split, the places of pairs that look like none before them, the tests coming first.
 
-        Raises ConfigError where the split has none.
+        A test picture without a caption of its own cannot leak, but nothing of the pool may look like it either:
+        `decontaminate` would be right to drop that. Raises ConfigError where the split has none.
         """
         splits = (self._tests, self._split)
-        pairs = [[p for p in range(len(s)) if s.image_size(p) != (0, 0) and self._texts(s, p)[0]] for s in splits]
-        sketches = [read_sketches(s, places)[0] for s, places in zip(splits, pairs, strict=True)]
+        shown = [[p for p in range(len(s)) if s.image_size(p) != (0, 0)] for s in splits]
+        pairs = [[p for p in places if self._texts(s, p)[0]] for s, places in zip(splits, shown, strict=True)]
+        sketches = [read_sketches(*of)[0] for of in ((self._tests, shown[0]), (self._split, pairs[1]))]
         bits, miniatures = torch.cat([s.bits for s in sketches]), torch.cat([s.miniatures for s in sketches])
         again = _like_an_earlier(pack_hashes(bits.numpy()), miniatures)
         parts = np.split(again, [len(sketches[0].places)])
         kept = [np.array(s.places, int)[~gone].tolist() for s, gone in zip(sketches, parts, strict=True)]
+        kept[0] = sorted(set(kept[0]) & set(pairs[0]))
         if not kept[1]:
             raise ConfigError(
                 f"a pool must be made of records with a picture and a caption of their own; {self._split.name} of "
