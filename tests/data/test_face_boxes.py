@@ -28,6 +28,7 @@ def test_boxes_are_cut_to_the_picture_and_sorted() -> None:
         ([[10, 20, 110, 90]], "Divide pixels by the width and the height"),
         ([[0, 0, 1, 1 - i / 100] for i in range(10)], "must cover a picture at most 8 times"),
         ([[0, 0, float("nan"), 1]], "must be in shares"),
+        (f"[[0, 0, 1, 1{'0' * 400}]]", "must be in shares"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(value, words) -> None:
@@ -52,8 +53,8 @@ def test_what_a_cell_holds_of_boxes_goes_along_and_what_is_too_much_is_refused_n
         assert carried(value) == value
     for value in (None, 3, "a caption", [1, 2], [[1, 2]], {"a": 1}, "[1, 2]", [["a"] * 512]):
         assert carried(value) is None
-    odd = [[0, 0, float("nan"), True], "x", [0] * 99]
-    assert carried(odd) == [[0, 0, None, None], None, [0] * 5]
+    odd = [[0, 0, float("nan"), True], [0, 0, 1, 10**400], "x", [0] * 99]
+    assert carried(odd) == [[0, 0, None, None], [0, 0, 1, None], None, [0] * 5]
     long = "[" + ", ".join(["[0, 0, 0.5, 1]"] * MAX_TEXT) + "]"
     for value in (odd, [[0, 0, 0.01, 0.01]] * 102, long):
         with pytest.raises(BadBoxes):

@@ -1,7 +1,6 @@
 """Where the faces in a picture are: boxes in shares of its sides, as DataComp's tables (`face_bboxes`) have them."""
 
 import json
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +72,7 @@ def carried(value: Any) -> list[Any] | str | None:
 
 def _plain(value: Any) -> int | float | None:
     """A number that JSON has."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
     return value if number else None
 
 
@@ -91,8 +90,8 @@ def _box(given: Any, field: str) -> FaceBox:
     numbers = given if isinstance(given, list | tuple) else ()
     if len(numbers) != 4 or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
         raise BadBoxes(f"a box of {field} must be [left, top, right, bottom]; got {str(given)[:60]}. Mend the table.")
-    # detectors say -0.01 or 1.02 of a face at the edge; 150 is a pixel
-    if any(not math.isfinite(v) or not -1 <= v <= 2 for v in numbers):
+    # detectors say -0.01 or 1.02 of a face at the edge; 150 is a pixel; NaN fails too, and what is too long for a float
+    if any(not -1 <= v <= 2 for v in numbers):
         raise BadBoxes(
             f"a box of {field} must be in shares of the picture's sides, from 0 to 1; got {str(given)[:60]}. Divide "
             "pixels by the width and the height."
