@@ -56,6 +56,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     assert found(known, "none.png", "http://e.org/none.png") is None
     assert found(FolderImages(root, root / "p.html", "deep/", False), "b c/d.png") == b"D"
     assert found(FolderImages(root, root / "p.html", "http://e.org/", True), "a.png") is None
+    assert found(FolderImages(root, root / "p.html", "a%00b/", False), "a.png") == "bad_address"
 
 
 def test_embedded_images() -> None:
@@ -82,6 +83,7 @@ def test_images_of_a_warc(tmp_path: Path, suffix: str) -> None:
         warcs.page("http://e.org/a.png", png(1), content_type="image/png"),
         warcs.page("http://e.org/b.png", png(2), content_type="image/png", X_Robots_Tag="noai"),
         warcs.page("http://e.org/.well-known/tdmrep.json", '[{"location": "/x/*", "tdm-reservation": 1}]'),
+        warcs.page("http://[e/.well-known/tdmrep.json", '[{"location": "/", "tdm-reservation": 1}]'),
         warcs.record("resource", "http://e.org/c.png", png(3), "image/png"),
     )
     images = WarcImages(path, MOST)
@@ -91,5 +93,6 @@ def test_images_of_a_warc(tmp_path: Path, suffix: str) -> None:
     assert found(WarcImages(path, MOST, heed=False), "b.png", "http://e.org/b.png") == png(2)
     assert found(images, "d.png", "http://e.org/d.png") is None
     images.check("http://e.org/y")
+    images.check("http://[f/y")
     with pytest.raises(Refused):
         images.check("http://e.org/x/y")

@@ -92,7 +92,10 @@ class FolderImages(Images):
     def _read(self, name: str, max_bytes: int) -> bytes:
         if not name or "\0" in name or len(name) > MOST_NAME:
             raise Dropped("bad_address", f"an image must have a name; got {name[:80]!r}.")
-        base = self.folder / unquote(self.base) if self.base and not _SCHEME.match(self.base) else self.folder
+        under = "" if _SCHEME.match(self.base) else unquote(self.base)
+        if "\0" in under:
+            raise Dropped("bad_address", f"a page's base must have a name; got {self.base[:80]!r}.")
+        base = self.folder / under
         path = self.root / name.lstrip("/") if name.startswith("/") else base / name
         real = os.path.realpath(path)
         if os.path.commonpath([real, self.real_root]) != self.real_root:
@@ -125,7 +128,8 @@ class WarcImages(Images):
 
     def check(self, url: str) -> None:
         """Raise Refused where the site of a page reserved it in a tdmrep.json that the file holds."""
-        if (rules := self.reservations.get(_host(url))) is not None:
+        host = _host(url)
+        if host and (rules := self.reservations.get(host)) is not None:
             rules.check(urlsplit(url).path or "/")
 
     def find(self, source: str, url: str, max_bytes: int) -> bytes | None:
