@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from diptych.core.errors import DataError
+from diptych.data.collect import warc
 from diptych.data.collect.warc import BadRecord, WarcRecord, read_record, warc_records, wat_metadata
 from tests.data.collect import warcs
 
@@ -39,6 +40,19 @@ def test_what_warcio_writes(tmp_path: Path, gzipped: bool) -> None:
     assert [r.number for r in found] == [1, 2, 3, 4]
     for record in reversed(found):
         assert read_record(path, record.offset, MOST).body == record.body
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_where_records_begin_is_known_wherever_the_file_is_cut(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = [warcs.page(f"http://e.org/{n}", "x" * n) for n in range(3)]
+    path = warcs.write(tmp_path / f"a.warc{suffix}", *pages)
+    sizes = [len(gzip.compress(p)) if suffix else len(p) for p in pages]
+    for chunk in (1, 7, *range(sizes[0] - 9, sizes[0] + 3), len(pages[0])):  # also within what ends a member
+        monkeypatch.setattr(warc, "CHUNK", chunk)
+        assert [r.offset for r in read(path)] == [0, sizes[0], sizes[0] + sizes[1]], chunk
+        assert [read_record(path, r.offset, MOST).body for r in read(path)] == [b"", b"x", b"xx"]
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -238,19 +238,18 @@ class _Stream:
         self._read = start
         self._packed = b""
         self._member: Any = None
+        self._began = -1
+        """Where in the file what is in the buffer begins; -1 within a member."""
 
     def begin(self) -> int:
         """Go to the next record, over empty lines; where it begins in the file, -1 within a member."""
         while True:
             if self._at >= len(self._buffer):
-                fresh = self._member is None
-                start = self._read - len(self._packed)
+                self._began = -1 if self._gzipped else self._read
                 if not self._fill():
                     return -1
-                if self._at < len(self._buffer) and (fresh or not self._gzipped):
-                    lead = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
-                    if not lead:
-                        return start
+                if self._began >= 0 and self._buffer[0] not in b"\r\n":
+                    return self._began
             rest = self._buffer[self._at :]
             stripped = rest.lstrip(b"\r\n")
             self._at += len(rest) - len(stripped)
@@ -312,7 +311,7 @@ class _Stream:
                 self._more()
                 if not self._packed.lstrip(b"\0"):  # padding
                     return False
-                self._member = zlib.decompressobj(31)
+                self._member, self._began = zlib.decompressobj(31), self._read - len(self._packed)
             found = self._member.decompress(self._packed or self._more(), CHUNK)
             self._packed = self._member.unconsumed_tail
             if self._member.eof:
