@@ -114,6 +114,23 @@ def test_balanced_and_random_are_paired_by_item() -> None:
     assert rows["head R@5"]["p_adjusted"] == 1
     assert rows["tail R@5"]["chance"] == pytest.approx(5 / 60)
     text = "\n".join(trained_lines(found))
+    assert "over items of one seed: not what another seed would have learned" in text
     assert "| tail R@1 | 30 | 100.0% [" in text
     assert "| head R@10 | 20 |" in text
     assert "of the random one 40.0% have a mismatched" in text
+
+
+def test_seeds_that_disagree_widen_the_difference_of_balanced_and_random() -> None:
+    kinds, n = ["head"] * 60, 60
+
+    def cell(name: str, right: int) -> dict[str, Any]:
+        about = {"set": name, "samples_seen": 100, "records": 70, "faulty": 0.4}
+        return about | {"ranks": [1] * right + [40] * (n - right), "kinds": kinds}
+
+    random = [cell("random", 20), cell("random", 20)]
+    alike = trained_numbers([cell("balanced", 35), cell("balanced", 35), *random])
+    apart = trained_numbers([cell("balanced", 20), cell("balanced", 50), *random])
+    steady, shaken = (found["rows"]["all R@1"] for found in (alike, apart))
+    assert steady["difference"][0] == pytest.approx(shaken["difference"][0])
+    assert steady["p_adjusted"] < 0.05 < shaken["p_adjusted"]
+    assert "over items and seeds." in "\n".join(trained_lines(apart))

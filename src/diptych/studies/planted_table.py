@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from diptych.evals.intervals import wilson
-from diptych.evals.statistics import holm, paired_difference, score_interval
+from diptych.evals.paired import seeds_difference
+from diptych.evals.statistics import holm, score_interval
 from diptych.studies.planted_filters import AIMS, ALL, PAIRS, guessed
 from diptych.studies.planted_scores import area
 
@@ -149,19 +150,21 @@ def balance_lines(found: dict[str, Any]) -> list[str]:
 
 def trained_numbers(cells: Cells) -> dict[str, Any]:
     """Balanced against random: text-to-image recall of all held-out items, and of those with a rare and with only
-    common concepts; the differences are paired by item, their p-values adjusted for all rows (Holm)."""
+    common concepts; the differences are paired by item (of several seeds these count as a sample too), their p-values
+    adjusted for all rows (Holm)."""
     of = {name: [c for c in cells if c["set"] == name] for name in ("balanced", "random")}
     kinds = np.array(of["balanced"][0]["kinds"])
     rows: dict[str, Any] = {}
     for group in ("all", "tail", "head"):
         inside = np.ones(len(kinds), bool) if group == "all" else kinds == group
         for most in RANKS if inside.any() else ():
-            hits = {n: (np.array([c["ranks"] for c in some]) <= most).mean(0)[inside] for n, some in of.items()}
-            test = paired_difference(hits["balanced"], hits["random"])
+            hits = {n: np.array([c["ranks"] for c in some])[:, inside] <= most for n, some in of.items()}
+            test = seeds_difference(hits["balanced"].astype(float), hits["random"].astype(float))
+            means = {n: h.mean(0) for n, h in hits.items()}
             rows[f"{group} R@{most}"] = {
                 "items": int(inside.sum()),
                 "chance": min(1.0, most / len(kinds)),
-                **{n: [float(h.mean()), *score_interval(h)] for n, h in hits.items()},
+                **{n: [float(h.mean()), *score_interval(h)] for n, h in means.items()},
                 "difference": [test.difference, test.low, test.high],
                 "p_value": test.p_value,
             }
@@ -175,13 +178,15 @@ def trained_numbers(cells: Cells) -> dict[str, Any]:
 
 def trained_lines(found: dict[str, Any]) -> list[str]:
     """The table of models trained on balanced and on random sets."""
+    over = "items and seeds" if found["seeds"] > 1 else "items of one seed: not what another seed would have learned"
     lines = [
         "### Trained on the balanced and on a random set",
         "",
         f"clip:tiny on {found['records']:,} records each, {found['samples_seen']:,} samples seen, {found['seeds']} "
         "seed(s): which held-out picture a caption means, among all of them. Tail: captions with a concept of the "
         f"tail; head: with those of the head alone. Of the balanced set {found['faulty']['balanced']:.1%}, of the "
-        f"random one {found['faulty']['random']:.1%} have a mismatched or boilerplate caption.",
+        f"random one {found['faulty']['random']:.1%} have a mismatched or boilerplate caption. "
+        f"Intervals of differences are over {over}.",
         "",
         "| | items | balanced | random | guessing | balanced less random | p (Holm) |",
         "|---|---|---|---|---|---|---|",
