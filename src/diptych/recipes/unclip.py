@@ -21,7 +21,9 @@ def tiny() -> RunConfig:
     latent_diffusion:tiny_pixels, told of the image's vector besides the text.
 
     Run:     diptych corpus get emoji --out emoji; diptych pretrain unclip:tiny data=emoji
-    Cost:    not measured yet
+    Cost:    about nine minutes of two cores
+    Expect:  another CLIP ranks the text that a picture was painted for 16th of 300 [13, 20] by the median (chance 150,
+             real pictures 2nd), painted at painting.guidance=3 painting.steps=50 for the test artist's names
     """
     seeing, painting = clip.tiny(), latent_diffusion.tiny_pixels()
     prior = PriorConfig(
