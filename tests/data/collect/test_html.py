@@ -155,6 +155,7 @@ def test_wats_give_links(tmp_path: Path) -> None:
         warcs.wat("http://e.org/x/", links, head={"Base": "/base/", "Metas": [{"name": "k", "content": "v"}]}),
         warcs.wat("http://e.org/y/", links, head={"Metas": [{"name": "robots", "content": "noai"}]}),
         warcs.wat("http://e.org/z/", links, headers={"TDM-Reservation": "1"}),
+        warcs.wat("http://e.org/odd/", [], head={"Metas": 5, "Link": True, "Base": {}}),
     )
     table = tmp_path / "links.jsonl"
     found: list[Reject] = []

@@ -57,7 +57,8 @@ class HtmlConfig(CollectorConfig):
     links       a .parquet or .jsonl to write what is only a link into; "": such images are rejected as only_a_link
     robots      "heed": who asks not to be used is rejected; "ignore": for one's own pages
     page_bytes  that a page has at most
-    own_images  whether the images in a WARC are looked up, which takes a pass over it before
+    own_images  whether the images in a WARC are looked up, and the tdmrep.json of its sites, which takes a pass over
+                it before
     stop_words  of interleaved pages: "english", the path of a file of words, or "" for none
     flagged_words, common_words  paths of files of words; "": not asked
     """
@@ -356,11 +357,11 @@ def _page_of_wat(answer: dict[str, Any], rule: str) -> Page:
     head = html.get("Head") if isinstance(html.get("Head"), dict) else {}
     page.base = str(head.get("Base") or "")[:2000]
     page.title = str(head.get("Title") or "")[:1000]
-    for meta in head.get("Metas") or ():
+    for meta in _list(head.get("Metas")):
         if isinstance(meta, dict):
             name = meta.get("name") or meta.get("property") or meta.get("http-equiv") or ""
             page.meta.append((str(name), str(meta.get("content") or "")))
-    for link in [*(head.get("Link") or ()), *(html.get("Links") or ())]:
+    for link in [*_list(head.get("Link")), *_list(html.get("Links"))]:
         if not isinstance(link, dict) or not isinstance(link.get("url"), str):
             continue
         url, alt = link["url"], link.get("alt")
@@ -373,6 +374,10 @@ def _page_of_wat(answer: dict[str, Any], rule: str) -> Page:
             attributes = {"src": url, "alt": alt if isinstance(alt, str) else ""}
             page.items.append(PageImage(len(page.items), attributes, url.strip(), place=len(page.items)))
     return page
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _lower(headers: Any) -> dict[str, str]:
