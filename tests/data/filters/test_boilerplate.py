@@ -36,7 +36,7 @@ SAID = {
         *("Download in high resolution", "Share this", "Back to top", "Next page", "Loading, please wait...", "Log in"),
         *("© 2011 A. Maker", "All rights reserved.", "Photo by admin", "Image courtesy of NASA", "Source: internet"),
         *("Fig. 3", "Image 3 of 12", "slide 4 / 9", "Posted by admin on 3.4.2011", "cliquez pour agrandir"),
-        "Photo credit: unknown",
+        *("Photo credit: unknown", "Please wait while it loads", "loading more images", "View full size"),
     ],
     "no_letters": ["12345", "!!!", "2019-03-12", "- - -", "★"],
     "": [
@@ -45,7 +45,8 @@ SAID = {
         *("click beetle", "a tap", "press release by hand", "read a book", "a shopping basket", "print of a cat"),
         *("download arrow", "next door", "back of a car", "the copyright symbol", "figure of a saint", "page boy"),
         *("image of 3 dogs", "picture frame 3", "zoom lens", "share of the cake", "log cabin", "item of clothing"),
-        *("a photo of a dog by the sea", "source of the Nile", "subscribe button", "loading dock at night" * 3),
+        *("a photo of a dog by the sea", "source of the Nile", "subscribe button", "loading dock at night"),
+        *("Press photo of a band", "Picture by the sea", "see full moon rise", "loading pictures onto a truck"),
     ],
 }
 

@@ -55,22 +55,25 @@ _PAGE_WORDS = re.compile(
             r"(?:image|img|picture|pic|photo|figure|fig|plate|slide|page|item|scan|no|nr|bild|foto)s?\.?[ #:]*\d+"
             r"(?: ?(?:of|/|-|von|de|di|sur|van) ?\d+)?",
             # what asks to be pressed
-            rf"(?:please )?(?:click|tap|press) (?:here|for|{_PICTURE}|on (?:the |this )?(?:{_PICTURE}|thumbnail|link)"
-            r"|to (?:enlarge|zoom|view|see|open|expand|download|play|watch))\b.{0,60}",
-            r"(?:view|see|show|read|load|browse|learn) (?:more|all|larger|full|the full|details|gallery)\b.{0,40}",
+            rf"(?:please )?(?:(?:click|tap) (?:for|{_PICTURE})|(?:click|tap|press) (?:here|on (?:the |this )?"
+            rf"(?:{_PICTURE}|thumbnail|link)|to (?:enlarge|zoom|view|see|open|expand|download|play|watch)))\b.{{0,60}}",
+            r"(?:view|see|show|read|load|browse|learn) (?:more|all|larger|details|gallery"
+            rf"|(?:the )?full[ -]?(?:size|screen|resolution|article|story|details|{_PICTURE}))\b.{{0,40}}",
             r"(?:add|remove)(?: \w+)? (?:to|from)(?: your| the| my)? (?:cart|basket|bag|wish ?list)",
             r"(?:buy|shop|order|book|download|register|subscribe|apply)(?: it| this)? (?:now|here|online|today)",
             r"(?:free )?download(?: (?:file|image|pdf|this|in (?:high|low|full)[ -](?:resolution|quality)))?",
             r"share(?: (?:this|it|on|via|with)\b.{0,40})?|(?:follow|like|contact) us\b.{0,40}",
             r"zoom(?: in| out)?|print(?: this)? page|continue (?:reading|shopping)",
             rf"back to (?:the )?(?:top|home|gallery|list)|(?:next|previous|prev) (?:page|slide|post|{_PICTURE})",
-            r"close (?:this )?(?:window|menu|popup)|open in (?:a )?new (?:tab|window)|(?:loading|please wait)\b.{0,40}",
+            r"close (?:this )?(?:window|menu|popup)|open in (?:a )?new (?:tab|window)",
+            r"(?:loading|please wait)(?:\W+(?:more|please wait|(?:the )?"
+            rf"(?:{_PICTURE}|page|gallery|content|comment)s?))*(?: while .{{1,40}})?",
             r"(?:log|sign) ?(?:in|out|up)(?: to \w+| with \w+)?|subscribe to (?:our|the)\b.{0,40}",
             r"(?:cliquez|haz clic|haga clic|klicken sie|hier klicken|clicca|fai clic|clique (?:aqui|para)"
             r"|klik (?:hier|om)|нажмите)\b.{0,60}",
             # whose it is, not what it shows
             r"(?:©|\(c\)).{0,80}|copyright (?:©|\(c\)|\d{4}|by\b).{0,80}|(?:.{0,60}\W)?all rights reserved",
-            rf"{_PICTURE}s?(?: credits?)?(?: ?: ?| by | courtesy of | © ?).{{1,60}}",
+            rf"{_PICTURE}s?(?: credits?)?(?: ?: ?| by (?!(?:the|an?) )| courtesy of | © ?).{{1,60}}",
             r"(?:source|credits?|courtesy) ?: ?.{1,60}|courtesy of .{1,60}|used (?:with|by) permission\b.{0,40}",
             r"(?:posted|published|uploaded|updated|last modified|taken)(?: by \S+)?(?: on| at)? \d[\d./: \-]*",
             r"(?:posted|uploaded) by \S+(?: on .{1,30})?|for illustration(?: purposes)?(?: only)?",
