@@ -34,7 +34,7 @@ from tests.studies.tiny_clip import tiny_clip
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1400)]
 
 LINKS = 10
-PLACES = int(os.environ.get("KILLED_PLACES", "6"))
+PLACES = max(4, int(os.environ.get("KILLED_PLACES", "6")))
 """Numbers at which a command is killed: its first and last ones, and some between. More: KILLED_PLACES=16, minutes."""
 FILTERS = """
 [[filter]]

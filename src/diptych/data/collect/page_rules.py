@@ -117,7 +117,7 @@ def cc2dataset_caption(page: Page, image: PageImage) -> str:
 
 def web_address(url: str) -> str:
     """A link of http or https."""
-    if not url.startswith(("http://", "https://")) or len(url) > MOST_ADDRESS or not _host(url):
+    if not url[:8].lower().startswith(("http://", "https://")) or len(url) > MOST_ADDRESS or not _host(url):
         raise Dropped("bad_address", f"an address must be one of http or https with a host; got {url[:100]!r}.")
     return url
 
