@@ -3,16 +3,19 @@
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diptych.core.errors import ShardError
+from diptych.data.mapped_arrays import map_arrays
 
 VERSION = 1
 
 
 class Index:
     """Where everything in one tar is: flat numpy arrays, a few dozen bytes a member, never a Python object a record.
+    They are mapped from the file: whoever opens a dataset holds none of it.
 
     Rows are records, members are files in the tar; `first[i] : first[i + 1]` are the members of row i.
     """
@@ -20,7 +23,8 @@ class Index:
     ROWS = ("uid", "image_id", "first", "key_end")
     MEMBERS = ("offset", "size", "suffix", "width", "height")
 
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, arrays: dict[str, np.ndarray], path: Path | None = None) -> None:
+        self.path = path
         self.uid = arrays["uid"]  # (n, 16) uint8
         self.image_id = arrays["image_id"]  # (n,) int64
         self.first = arrays["first"]  # (n + 1,) int64
@@ -37,6 +41,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.uid)
 
+    def __reduce__(self) -> Any:
+        return super().__reduce__() if self.path is None else (Index.load, (self.path,))
+
     def key(self, row: int) -> str:
         """The member key of a row."""
         return bytes(self.keys[self.key_end[row] : self.key_end[row + 1]]).decode()
@@ -50,14 +57,13 @@ class Index:
     def load(cls, path: Path) -> "Index":
         """The index in a file. Raises ShardError if it is missing or damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = map_arrays(path)
             if int(arrays["version"]) != VERSION:
                 raise ShardError(
                     f"{path} must be an index of version {VERSION}; got {int(arrays['version'])}. "
                     "Delete it and let diptych write it again, or use the diptych that wrote it."
                 )
-            index = cls(arrays)
+            index = cls(arrays, path)
             index._check()
             return index
         except FileNotFoundError:
