@@ -215,6 +215,9 @@ def test_a_failed_pack_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_nothing_kept_is_an_error_that_shows_the_first(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"of 2 none could be kept \(2 not_an_image\). The first: t: a: an image must"):
         pack(FromRecords(lambda: [Record.pair(k, b"junk", "png", ("c",)) for k in "ab"], "t"), tmp_path / "o", QUICK)
+    named = tmp_path / "o.rejected.parquet"
+    assert pq.read_table(named).to_pydict()["key"] == ["a", "b"]
+    named.unlink()
     with pytest.raises(DataError, match="must hold records; got none"):
         pack(FromRecords(list), tmp_path / "o", QUICK)
     assert not list(tmp_path.iterdir())

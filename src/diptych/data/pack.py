@@ -21,7 +21,7 @@ from pydantic import Field
 from diptych.core.config import to_dict
 from diptych.core.errors import ConfigError, DataError
 from diptych.core.files import new_directory, write_json
-from diptych.core.progress import track
+from diptych.core.progress import say, track
 from diptych.core.record import Record
 from diptych.core.seeds import fold
 from diptych.data.dataset import FORMAT
@@ -29,6 +29,7 @@ from diptych.data.face_detector import check_detector
 from diptych.data.hash_set import HashSet
 from diptych.data.judge import Kept, Limits
 from diptych.data.judge_pool import judge_all
+from diptych.data.parquet_rows import ParquetRows
 from diptych.data.record_files import printable, synthetic_of
 from diptych.data.shards import ShardWriter, image_id
 from diptych.data.sources.source import SPLIT_NAMES, Reject, Source
@@ -134,11 +135,11 @@ def pack(source: Source, out: str | Path, config: PackConfig | None = None) -> P
             packer = _Packer(folder, source, config, given)
             verdicts = judge_all(_named(source.records()), config, images_only, config.jobs)
             try:
-                for verdict in track(verdicts, "pack", source.count()):
-                    packer.add(verdict)
-            finally:
-                packer.close()
-            report = packer.finish(out)
+                packer.add_all(track(verdicts, "pack", source.count()))
+                report = packer.finish(out)
+            except DataError:
+                packer.leave_reasons(out)
+                raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DataError(f"{out} must have room on its disk; it is full. Free some, or pack with resize.") from None
@@ -200,14 +201,21 @@ class _Packer:
         self.writers: dict[str, ShardWriter] = {}
         self.shard_records: dict[str, Counter[str]] = {}
         self.digests: dict[str, Any] = {}
-        self.records = _Table(folder / "records.parquet", RECORDS)
-        self.rejected = _Table(folder / "rejected.parquet", REJECTED)
+        self.records = ParquetRows(folder / "records.parquet", RECORDS)
+        self.rejected = ParquetRows(folder / "rejected.parquet", REJECTED)
         self.uids, self.keys = HashSet(), HashSet()
         self.reasons, self.notes = Counter[str](), Counter[str]()
         self.seen = 0
         self.first_reject = ""
         self.texts = 0
         self.captions = {"records": 0, "texts": 0, "synthetic": 0, "characters": 0, "longest": 0}
+
+    def add_all(self, verdicts: Iterator[Kept | Reject]) -> None:
+        try:
+            for verdict in verdicts:
+                self.add(verdict)
+        finally:
+            self.close()
 
     def add(self, verdict: Kept | Reject) -> None:
         self.seen += 1
@@ -298,6 +306,13 @@ class _Packer:
         self.records.close()
         self.rejected.close()
 
+    def leave_reasons(self, out: Path) -> None:
+        """Where nothing is kept there will be no folder: the table that names every reject then lies beside it."""
+        if self.rejected.rows and not self.records.rows:
+            beside = out.with_name(f"{out.name}.rejected.parquet")
+            (self.folder / "rejected.parquet").replace(beside)
+            say(f"Nothing was kept. Each of the {self.rejected.rows:,} rejected is named in {beside}.")
+
     def finish(self, out: Path) -> PackReport:
         """Train the tokenizer, write dataset.json, and say what was done."""
         kept = self.records.rows
@@ -369,28 +384,3 @@ class _Packer:
                     if n % step == 0:
                         yield text
                     n += 1
-
-
-class _Table:
-    """A parquet file written a few thousand rows at a time."""
-
-    def __init__(self, path: Path, schema: pa.Schema, buffer: int = 4096) -> None:
-        self.schema, self.buffer = schema, buffer
-        self.writer = pq.ParquetWriter(path, schema, compression="zstd")
-        self.waiting: list[dict[str, Any]] = []
-        self.rows = 0
-
-    def add(self, **row: Any) -> None:
-        self.waiting.append(row)
-        self.rows += 1
-        if len(self.waiting) >= self.buffer:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        self.writer.close()
-
-    def _flush(self) -> None:
-        if self.waiting:
-            self.writer.write_table(pa.Table.from_pylist(self.waiting, schema=self.schema))
-            self.waiting = []

@@ -35,6 +35,7 @@ SAID = {
         *("Click here for more", "click on the image to enlarge", "Read more about it", "Add to basket", "Buy now!"),
         *("Download in high resolution", "Share this", "Back to top", "Next page", "Loading, please wait...", "Log in"),
         *("© 2011 A. Maker", "All rights reserved.", "Photo by admin", "Image courtesy of NASA", "Source: internet"),
+        *("Photo: archive", "PHOTO: Jane Roe / Example Press", "Image: J. Roe", "Photo credits: the town's archive"),
         *("Fig. 3", "Image 3 of 12", "slide 4 / 9", "Posted by admin on 3.4.2011", "cliquez pour agrandir"),
         *("Photo credit: unknown", "Please wait while it loads", "loading more images", "View full size"),
     ],
@@ -47,6 +48,7 @@ SAID = {
         *("image of 3 dogs", "picture frame 3", "zoom lens", "share of the cake", "log cabin", "item of clothing"),
         *("a photo of a dog by the sea", "source of the Nile", "subscribe button", "loading dock at night"),
         *("Press photo of a band", "Picture by the sea", "see full moon rise", "loading pictures onto a truck"),
+        *("Photo: children playing in the snow", "Picture: a boat", "Photo: the old mill"),
     ],
 }
 

@@ -73,7 +73,10 @@ _PAGE_WORDS = re.compile(
             r"|klik (?:hier|om)|нажмите)\b.{0,60}",
             # whose it is, not what it shows
             r"(?:©|\(c\)).{0,80}|copyright (?:©|\(c\)|\d{4}|by\b).{0,80}|(?:.{0,60}\W)?all rights reserved",
-            rf"{_PICTURE}s?(?: credits?)?(?: ?: ?| by (?!(?:the|an?) )| courtesy of | © ?).{{1,60}}",
+            rf"{_PICTURE}s?(?: credits?)?(?: by (?!(?:the|an?) )| courtesy of | © ?).{{1,60}}",
+            # after a bare "photo:" a name or an agency; more than that is a description
+            rf"{_PICTURE}s? ?: ?(?!(?:an?|the) )\S+(?: \S+){{0,2}}|{_PICTURE}s? ?: ?.{{1,40}}/.{{1,30}}"
+            rf"|{_PICTURE}s? credits? ?: ?.{{1,60}}",
             r"(?:source|credits?|courtesy) ?: ?.{1,60}|courtesy of .{1,60}|used (?:with|by) permission\b.{0,40}",
             r"(?:posted|published|uploaded|updated|last modified|taken)(?: by \S+)?(?: on| at)? \d[\d./: \-]*",
             r"(?:posted|uploaded) by \S+(?: on .{1,30})?|for illustration(?: purposes)?(?: only)?",
