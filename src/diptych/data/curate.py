@@ -36,6 +36,7 @@ from diptych.data.candidates import CandidatePool, Shard
 from diptych.data.executors.executor import Executor
 from diptych.data.filters.filter import Filter, FilterConfig
 from diptych.data.selection import Selection
+from diptych.data.workers import one_thread
 
 FORMAT = 1
 PARTS, STATE = "parts", "state"
@@ -114,13 +115,15 @@ class _Item(NamedTuple):
 
 def _gather(made: Filter, path: Path, splits: tuple[str, ...], item: _Item) -> Any:
     rows = _opened(path, splits).rows(item.shard)
-    return made.gather(rows, _bits(item.alive, len(rows)))
+    with one_thread():
+        return made.gather(rows, _bits(item.alive, len(rows)))
 
 
 def _judge(made: Filter, path: Path, splits: tuple[str, ...], item: _Item) -> list[str]:
     rows = _opened(path, splits).rows(item.shard)
     alive = _bits(item.alive, len(rows))
-    reasons = made.reasons(rows, alive)
+    with one_thread():
+        reasons = made.reasons(rows, alive)
     if len(reasons) != len(rows):
         raise DataError(
             f"{type(made).__name__} must give a reason or '' for each record; got {len(reasons)} for {len(rows)}."

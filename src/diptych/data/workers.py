@@ -45,6 +45,21 @@ def _end_after(sentinel: int) -> None:
     os._exit(1)
 
 
+@contextmanager
+def one_thread() -> Iterator[int]:
+    """torch computes with one thread in here; how many it had, and has again afterwards.
+
+    In a process that was forked it must: OpenMP's threads do not come along, and whoever used them before the fork
+    would wait for them for ever. And what is summed by one thread is the same wherever it is done.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 SHORT = 50
 """Batches below which no process is started to prepare them, unless it was asked for."""
 _TRIED = 3
@@ -80,12 +95,10 @@ def measured(prepare: Any, steps: Iterator[Any], most: int, shared: bool) -> Gen
     """
     made: list[float] = []
     used: list[float] = []
-    threads = torch.get_num_threads()
     for step in islice(steps, _TRIED):
         started = time.perf_counter()
-        torch.set_num_threads(1)  # as a worker has
-        item = prepare[step]
-        torch.set_num_threads(threads)
+        with one_thread():  # as a worker has
+            item = prepare[step]
         made.append(time.perf_counter() - started)
         yield item
         used.append(time.perf_counter() - started - made[-1])

@@ -9,7 +9,6 @@ float that is a tie and the least that is above: each is one comparison, and say
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Float, Float32, Float64, Int, UInt8
 from torch import Tensor
 
 from diptych.core.errors import EvalError
+from diptych.data.workers import one_thread
 from diptych.evals.ranking import TIE, Matches, Ranks, Table, Ties, best_right, pair_products, rows_of
 
 ROWS, COLUMNS = 512, 1024
@@ -59,7 +59,7 @@ def vector_ranks(
     _check("text", texts)
     best_i, best_t = best_right(pair_products(images, texts, matches), matches)
     work = _Work(images, texts, matches, Thresholds.of(best_i.numpy(), ties), Thresholds.of(best_t.numpy(), ties))
-    with _one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
+    with one_thread() as threads, ThreadPoolExecutor(threads) as pool:
         starts = iter(range(0, len(best_i), ROWS))
         columns = list(pool.map(lambda _: work.count(starts, told), range(threads)))
     return Ranks(
@@ -195,14 +195,3 @@ def _check(name: str, table: Table) -> None:
             f"{name} embeddings must be finite; got {bad} of {len(table)} with NaN or infinity. "
             "The weights or the precision are broken: load an earlier checkpoint, or evaluate in float32."
         )
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[int]:
-    """Threads that are started in here compute with one each; how many torch had, and has again afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)

@@ -1,6 +1,8 @@
 """The pool: results in order, errors as they are, a dead worker named."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +42,24 @@ def test_cores_are_used_where_nothing_is_said() -> None:
     assert made.jobs >= 1
     with pytest.raises(ConfigError, match="Did you mean 'pool'"):
         executor("pol")
+
+
+FORKED = """
+import torch
+from diptych.data.executors.executor import executor
+
+def sums(n):
+    x = torch.full((400, 4000), float(n))
+    return float((x.double() @ x.double().T).sum() + x.to(torch.float16).float().sum()), torch.get_num_threads()
+
+torch.set_num_threads(2)
+first = sums(1)
+print(first[0] == list(executor("pool", 2).map(sums, [1, 2]))[0][0], list(executor("pool", 2).map(sums, [1, 2]))[0][1])
+"""
+
+
+def test_a_process_that_has_used_threads_can_be_forked() -> None:
+    """OpenMP's threads stay behind, and a worker that asked for them would wait for ever."""
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, env=env, timeout=120)
+    assert run.stdout.split() == ["True", "1"], run.stderr

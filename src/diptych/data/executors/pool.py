@@ -7,6 +7,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+import torch
+
 from diptych.core.errors import DataError
 from diptych.data.executors.executor import Executor, ExecutorConfig
 from diptych.data.workers import can_fork, cores, end_with_parent
@@ -15,6 +17,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 AHEAD = 2
 """Items a process is given ahead, so that none waits for the one who takes results."""
+
+
+def _start_worker() -> None:
+    """One thread a process: they share the cores, and OpenMP's threads do not come along when a process is forked, so
+    that whoever used them before would wait for them here for ever."""
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 class PoolConfig(ExecutorConfig):
@@ -38,7 +47,7 @@ class Pool(Executor):
             yield from map(work, items)
             return
         context = multiprocessing.get_context("fork" if can_fork() else "spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
             waiting: deque[Future[R]] = deque()
             todo = iter(items)
             try:
