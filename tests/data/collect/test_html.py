@@ -225,3 +225,13 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         collect(tmp_path / "a.txt")
     with pytest.raises(ConfigError, match="a list of words must be a UTF-8 file"):
         collector("html", str(tmp_path), flagged_words=str(tmp_path / "none"))
+
+
+def test_a_page_of_nothing_but_images_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("html", "page"):
+        monkeypatch.setattr(f"diptych.data.collect.{module}.MOST_IMAGES", 3)
+    (tmp_path / "p.html").write_text("".join(f'<img src="data:,{i}" alt="some words">' for i in range(8)))
+    kept, rejected = collect(tmp_path / "p.html")
+    assert not kept
+    assert rejected["p.html#more"] == "too_many_images"
+    assert len(rejected) == 4

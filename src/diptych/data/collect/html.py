@@ -35,7 +35,7 @@ from diptych.data.collect.interleaved import (
 )
 from diptych.data.collect.licences import is_creative_commons, spdx
 from diptych.data.collect.link_table import LinkTable
-from diptych.data.collect.page import Page, PageImage, Reader
+from diptych.data.collect.page import MOST_IMAGES, Page, PageImage, Reader
 from diptych.data.collect.page_images import FolderImages, Images, NoImages, WarcImages, embedded
 from diptych.data.collect.page_rules import RULES, Dropped, absolute, check_source, uid_of_link, web_address
 from diptych.data.collect.page_tokens import decode_page
@@ -223,6 +223,9 @@ class Html(Collector):
                     yield from self._documents(found)
                 else:
                     yield from self._pairs(found)
+                if more := found.page.more_images:
+                    message = f"a page must have at most {MOST_IMAGES:,} images; got {more:,} more, which are left."
+                    yield Reject(f"{key}#more", message, "too_many_images", where)
         except (Dropped, Refused, BadRecord) as error:
             yield Reject(key, error.message, error.reason, where)
 

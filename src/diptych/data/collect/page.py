@@ -8,6 +8,8 @@ from diptych.data.collect.page_tokens import VOID, Token, tokens
 
 MOST_OPEN = 512
 """Elements that are open at once; what lies deeper is read as if its tags were not there (as browsers do)."""
+MOST_IMAGES = 10_000
+"""Images of a page that are looked at; each takes a thousand bytes here, and a tag in the page may take five."""
 CAPTION_CUT = 5000
 """Characters of a figure's caption."""
 SOURCES = (
@@ -84,7 +86,8 @@ class PageImage:
 @dataclass(slots=True)
 class Page:
     """`items`: texts (paragraphs apart by an empty line) and images in reading order. `captions`: of each figure.
-    `address`: what the page says its own is; `base`: at which its links start, as written."""
+    `address`: what the page says its own is; `base`: at which its links start, as written. `more_images`: how many it
+    has beyond MOST_IMAGES."""
 
     items: list[str | PageImage] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
@@ -95,6 +98,7 @@ class Page:
     language: str = ""
     licence: str = ""
     cc_link: str = ""
+    more_images: int = 0
 
     @property
     def images(self) -> list[PageImage]:
@@ -233,6 +237,9 @@ class Reader:
 
     def _image(self, token: Token) -> None:
         self._flush()
+        if self._numbers == MOST_IMAGES:
+            self.page.more_images += 1
+            return
         named = [s for name in SOURCES if (s := _address(name, token.attributes))]
         source = next((s for s in named if s[:5].lower() != "data:"), named[0] if named else "")
         figure = self._figures[-1][1] if self._figures else -1
