@@ -1,14 +1,28 @@
 """Perceptual hashes and miniatures of one image at a time, and all pairs of images in a loop."""
 
+import hashlib
+
 import numpy as np
 from scipy.fft import dctn
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """(3, 32, 32) to 64 bits: low frequencies above their median."""
+    """(3, 32, 32) to 64 bits: on which side of 64 random planes the weighted spectrum lies."""
     grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-    low = dctn(grey.astype(float), norm="ortho")[:8, :8]
-    return (low > np.median(low)).ravel()
+    planes = [(grey, 1.0), (image[0] - grey, 0.5), (image[2] - grey, 0.5)]
+    stream = hashlib.shake_128(b"diptych perceptual hash").digest(768 * 8)
+    sums = np.zeros(64)
+    place = 0
+    for number, (plane, share) in enumerate(planes):
+        spectrum = dctn(plane.astype(float), norm="ortho")[:16, :16] * share
+        for y in range(16):
+            for x in range(16):
+                weight = np.hypot(y, x) if y or x else float(number > 0)
+                for bit in range(64):
+                    drawn = stream[place // 8] >> (7 - place % 8) & 1
+                    sums[bit] += (1 if drawn else -1) * weight * spectrum[y, x]
+                    place += 1
+    return sums > 0
 
 
 def miniature(image: np.ndarray) -> np.ndarray:
@@ -21,13 +35,17 @@ def miniature(image: np.ndarray) -> np.ndarray:
 
 
 def apart(a: np.ndarray, b: np.ndarray, tolerance: float) -> float:
-    """How far two miniatures are apart in grey levels; infinite if they are not near."""
+    """How far two miniatures are apart in grey levels; infinite if they are not near. The one with more contrast may
+    be weakened, to 0.7 of it, to be like the other."""
+    if a.var((1, 2)).mean() < b.var((1, 2)).mean():
+        a, b = b, a
     means = [m.mean((1, 2), keepdims=True) for m in (a, b)]
     x, y = a - means[0], b - means[1]
-    distance = np.sqrt(((x - y) ** 2).mean())
-    contrast = min(np.sqrt((x**2).mean()), np.sqrt((y**2).mean()))
-    near = distance <= max(1.0, tolerance * contrast) and np.abs(means[0] - means[1]).max() <= 32
-    return float(distance) if near else np.inf
+    gain = float(np.clip((x * y).sum() / (x * x).sum(), 0.7, 1)) if x.any() else 1.0
+    distance = np.sqrt(((y - gain * x) ** 2).mean())
+    near = distance <= max(1.0, tolerance * np.sqrt((y**2).mean()))
+    shift = min(np.abs(means[1] - share * means[0]).max() for share in (1.0, gain))
+    return float(distance) if near and shift <= 32 else np.inf
 
 
 def nearest(held: list[np.ndarray], train: list[np.ndarray], most_bits: int, tolerance: float) -> list[int]:

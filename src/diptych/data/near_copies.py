@@ -1,9 +1,15 @@
 """Which held-out images have a near copy among the training images: the same bytes, or the same picture saved anew.
 
-Two steps. A perceptual hash of 64 bits (pHash: Zauner, "Implementation and benchmarking of perceptual image hash
-functions", 2010) finds candidates, all against all. Then the candidates' miniatures are compared pixel by pixel, for
-pictures with much empty ground have near hashes without being alike. What survives re-encoding, resizing and a change
-of the aspect ratio is found; crops, mirror images and drawings over a picture are not.
+Two steps. A perceptual hash of 64 bits finds candidates, all against all. Then the candidates' miniatures are compared
+pixel by pixel, for pictures with much empty ground have near hashes without being alike. What survives re-encoding,
+resizing, a change of the aspect ratio or of brightness is found; crops, mirror images and drawings over a picture are
+not.
+
+The hash is the signs of random projections (Charikar, "Similarity estimation techniques from rounding algorithms", STOC
+2002, section 3), by which the share of bits in which two pictures differ is the angle between them over pi. What is
+projected is the cosine transform in colour, each frequency times its height, since natural pictures have as much less
+of the higher ones. The signs of the transform itself (pHash: Zauner, 2010) are lost where a picture is symmetric: half
+of them are then those of rounding errors, and one in eight drawings saved anew was missed by it (LOG.md, 2026-11-26).
 
 Memory: 800 bytes a training image, whatever the number of held-out ones.
 """
@@ -11,6 +17,7 @@ Memory: 800 bytes a training image, whatever the number of held-out ones.
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +35,8 @@ SIDE = 32
 """Images are squashed to this side before anything is computed of them."""
 
 BITS = 64
+FREQUENCIES = 16
+"""Of the cosine transform, in each direction, of which a hash is made."""
 MINIATURE = 16
 """Side of the miniatures that are compared."""
 
@@ -37,6 +46,12 @@ contrast of its own."""
 
 SHIFT = 32.0
 """Grey levels by which the mean of a channel may differ: a copy may be somewhat brighter, but not of another colour."""
+
+FAINTEST = 0.7
+"""To which share of its contrast the stronger of two pictures may be weakened to be like the other."""
+
+COLOUR = 0.5
+"""How much colour counts in a hash beside grey."""
 
 _CELLS = 1 << 23
 _CANDIDATES = 1 << 14
@@ -66,13 +81,13 @@ class Copies(NamedTuple):
 
 
 def perceptual_hash(images: UInt8[Tensor, "b 3 32 32"]) -> Bool[Tensor, "b 64"]:
-    """The signs of the 8 x 8 lowest frequencies of the grey image's cosine transform about their median."""
-    weights = torch.tensor([0.299, 0.587, 0.114])
-    grey = torch.einsum("bchw,c->bhw", images.float(), weights)
+    """The signs of 64 projections of the weighted cosine transform of grey, red less grey and blue less grey; what is
+    the same in every pixel counts in the colours alone."""
+    x = images.double()
+    grey = torch.einsum("bchw,c->bhw", x, torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64))
+    planes = torch.stack([grey, COLOUR * (x[:, 0] - grey), COLOUR * (x[:, 2] - grey)], 1)
     basis = _cosines()
-    low = (basis @ grey @ basis.T).flatten(1)  # (b, 64)
-    ordered = low.sort(1).values
-    return low > (ordered[:, BITS // 2 - 1 : BITS // 2 + 1].mean(1, keepdim=True))
+    return (basis @ planes @ basis.T).flatten(1) @ _directions() > 0
 
 
 def miniature(images: UInt8[Tensor, "b 3 32 32"]) -> UInt8[Tensor, "b p"]:
@@ -185,10 +200,15 @@ def shades(miniatures: UInt8[Tensor, "n f"]) -> Shades:
 
 
 def may_be_near(a: Shades, b: Shades, tolerance: float) -> Bool[Tensor, " p"]:
-    """Whether p pairs can be near at all: the distance of two miniatures is at least that of their channels' standard
-    deviations (the triangle inequality)."""
-    apart = (a.variances.clamp_min(0).sqrt() - b.variances.clamp_min(0).sqrt()).square().mean(1).sqrt()
-    return apart <= _limit(a, b, tolerance) + 1e-6  # its own rounding
+    """Whether p pairs can be near at all: the distance of two miniatures, one of them weakened, is at least that of
+    their channels' standard deviations (the triangle inequality)."""
+    strong, weak = _by_contrast(a, b)
+    high, low = (x.variances.clamp_min(0).sqrt() for x in (strong, weak))
+    gain = _gain((high * low).mean(1), high.square().mean(1))[:, None]
+    apart = (gain * high - low).square().mean(1).sqrt()
+    darkest, brightest = FAINTEST * strong.means - SHIFT, strong.means + SHIFT
+    same_colour = ((weak.means >= darkest) & (weak.means <= brightest)).all(1)
+    return same_colour & (apart <= _limit(weak, tolerance) + 1e-6)  # its own rounding
 
 
 def compare_miniatures(
@@ -198,25 +218,60 @@ def compare_miniatures(
     shade_a: Shades | None = None,
     shade_b: Shades | None = None,
 ) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """How far the miniatures of p pairs may be apart, and how far they are, in grey levels; `shades` of both, if they
-    are known. The variance of a difference is var(x) + var(y) - 2 cov(x, y), all of exact sums."""
+    """How far the miniatures of p pairs may be apart (-1: they are of another colour), and how far they are, in grey
+    levels; `shades` of both, if they are known.
+
+    The one with more contrast is x, the other y; x is weakened by the g in [FAINTEST, 1] that brings it nearest. The
+    variance of y - g x is var(y) - 2 g cov(x, y) + g^2 var(x), all of exact sums.
+    """
     shade_a, shade_b = shade_a or shades(a), shade_b or shades(b)
     products = a.float().mul_(b).unflatten(1, (3, -1)).sum(2).double() / (a.shape[1] // 3)
     covariances = products - shade_a.means * shade_b.means
-    differences = shade_a.variances + shade_b.variances - 2 * covariances
-    return _limit(shade_a, shade_b, tolerance), differences.mean(1).clamp_min(0).sqrt()
+    strong, weak = _by_contrast(shade_a, shade_b)
+    gain = _gain(covariances.mean(1), strong.variances.mean(1))[:, None]
+    differences = weak.variances - 2 * gain * covariances + gain.square() * strong.variances
+    shifts = [(weak.means - share * strong.means).abs().amax(1) for share in (1.0, gain)]
+    limit = _limit(weak, tolerance).masked_fill(torch.minimum(*shifts) > SHIFT, -1.0)
+    return limit, differences.mean(1).clamp_min(0).sqrt()
 
 
-def _limit(a: Shades, b: Shades, tolerance: float) -> Float64[Tensor, " p"]:
-    """How far pairs may be apart; -1 where they are of another colour."""
-    contrast = torch.minimum(a.variances.mean(1), b.variances.mean(1)).clamp_min(0).sqrt()
-    other = (a.means - b.means).abs().amax(1) > SHIFT
-    return (tolerance * contrast).clamp_min(PLAIN).masked_fill(other, -1.0)
+def _by_contrast(a: Shades, b: Shades) -> tuple[Shades, Shades]:
+    """Of each pair the one with more contrast, and the other; where both have as much, the brighter one first, so
+    that the order in which they are given never matters."""
+    first, second = a.variances.sum(1), b.variances.sum(1)
+    swap = ((first < second) | ((first == second) & (a.means.sum(1) < b.means.sum(1))))[:, None]
+    pairs = ((a.means, b.means), (a.variances, b.variances))
+    return Shades(*(torch.where(swap, y, x) for x, y in pairs)), Shades(*(torch.where(swap, x, y) for x, y in pairs))
 
 
-def _cosines() -> Float[Tensor, "8 32"]:
-    """The first 8 rows of the discrete cosine transform (type II, orthonormal) of 32 numbers."""
-    k, t = torch.arange(8.0)[:, None], torch.arange(float(SIDE))
+def _gain(product: Float64[Tensor, " p"], square: Float64[Tensor, " p"]) -> Float64[Tensor, " p"]:
+    """The g in [FAINTEST, 1] for which y - g x is least, from the means of x y and of x x."""
+    return torch.where(square > 0, product / square, 1.0).clamp(FAINTEST, 1.0)
+
+
+def _limit(weak: Shades, tolerance: float) -> Float64[Tensor, " p"]:
+    """How far pairs may be apart, by the one with less contrast."""
+    return (tolerance * weak.variances.mean(1).clamp_min(0).sqrt()).clamp_min(PLAIN)
+
+
+@lru_cache(1)
+def _cosines() -> Float64[Tensor, "16 32"]:
+    """The first 16 rows of the discrete cosine transform (type II, orthonormal) of 32 numbers."""
+    k, t = torch.arange(FREQUENCIES, dtype=torch.float64)[:, None], torch.arange(SIDE, dtype=torch.float64)
     basis = torch.cos(math.pi * k * (2 * t + 1) / (2 * SIDE)) * math.sqrt(2 / SIDE)
     basis[0] /= math.sqrt(2)
     return basis
+
+
+@lru_cache(1)
+def _directions() -> Float64[Tensor, "768 64"]:
+    """Of each frequency of grey, red, blue: its weight, with the sign that each of the 64 projections gives it. The
+    signs are the bits of SHAKE-128 of a name, so that hashes are the same everywhere."""
+    k = torch.arange(FREQUENCIES, dtype=torch.float64)
+    height = (k[:, None].square() + k.square()).sqrt()
+    grey, colour = height.clone(), height.clone()
+    grey[0, 0], colour[0, 0] = 0.0, 1.0
+    weights = torch.stack([grey, colour, colour]).flatten()
+    drawn = hashlib.shake_128(b"diptych perceptual hash").digest(len(weights) * BITS // 8)
+    signs = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(-1, BITS)
+    return weights[:, None] * (2.0 * torch.from_numpy(signs).double() - 1)
