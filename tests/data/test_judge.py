@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diptych.core.record import Record, Segment
-from diptych.data.decode import decode_image, probe
+from diptych.data.decode import BadImage, decode_image, probe
 from diptych.data.face_blur import FaceBlurConfig, blur_faces
 from diptych.data.face_boxes import FaceBox
 from diptych.data.judge import Kept, Limits, clean_text, clean_texts, judge
@@ -257,3 +257,34 @@ def test_nothing_is_stored_that_cannot_be_read_again(monkeypatch: pytest.MonkeyP
         assert isinstance(got, Reject)
         assert (got.reason, "resize" in got.message) == ("too_large_to_store", True)
     kept(png(1), Limits(max_pixels=10_000, resize=20))
+
+
+@pytest.mark.parametrize("mode,options", [("RGB", {}), ("RGB", {"progressive": True}), ("L", {}), ("CMYK", {})])
+def test_a_jpeg_that_is_checked_at_an_eighth_is_refused_where_all_of_it_is(mode: str, options: dict) -> None:
+    """No pixel of what is stored as it came is needed: all bytes are read all the same, and the same damage is seen."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:60, :80]
+    pixels = np.stack([3 * x, 4 * y, x * y % 255], -1) + rng.normal(0, 20, (60, 80, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert(mode).save(buffer, "JPEG", quality=85, **options)
+    whole = buffer.getvalue()
+
+    def reason(data: bytes, at_least: int) -> str:
+        try:
+            decode_image(data, at_least=at_least)
+        except BadImage as error:
+            return error.reason
+        return ""
+
+    refused = 0
+    for turn in range(150):
+        data, place = bytearray(whole), int(rng.integers(2, len(whole)))
+        if turn % 3 == 0:
+            del data[place:]
+        elif turn % 3 == 1:
+            data[place] ^= int(rng.integers(1, 256))
+        else:
+            del data[place : place + 20]
+        assert reason(bytes(data), 1) == reason(bytes(data), 0)
+        refused += bool(reason(bytes(data), 1))
+    assert 10 < refused < 140

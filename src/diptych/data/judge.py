@@ -198,12 +198,14 @@ def _judge_image(segment: Segment, limits: Limits, meta: dict[str, Any] | None) 
         raise _Refused(
             "too_narrow", f"an image's sides must be at most 1:{limits.max_aspect:g}; got {width} x {height}. Crop it."
         )
-    pixels = decode_image(data, limits.max_pixels, limits.max_bytes)  # the whole of it: this is the check
+    shrink = bool(limits.resize) and max(width, height) > limits.resize
+    # every byte of it is read: this is the check; where no pixel is needed, a JPEG's are made at an eighth
+    needed = shrink or limits.faces.blur != "none" or header.format not in STORED_FORMATS
+    pixels = decode_image(data, limits.max_pixels, limits.max_bytes, at_least=0 if needed else 1)
     if header.format == "png":
         check_png(data)
     notes = ["animated"] if header.frames > 1 else []
     faces = _faces(pixels, meta, limits, notes)
-    shrink = bool(limits.resize) and max(width, height) > limits.resize
     if not shrink and not faces and header.frames == 1 and header.format in STORED_FORMATS:
         _check_stored(width, height, data)
         return _Stored(replace(segment, format=header.format), (width, height), notes)
