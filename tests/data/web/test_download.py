@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from diptych.core.errors import ConfigError, DiptychError
 from diptych.data.dataset import Split
@@ -106,6 +108,19 @@ def test_what_is_good_is_kept_and_all_else_named(server, tmp_path, no_delay) -> 
         assert record.meta["sha256"] == hashlib.sha256(GOOD[path]).hexdigest()
         assert record.meta["collected"]["licence"] == "CC0-1.0"
     assert "Fetched 7 of 27 links" in str(report)
+
+
+def test_the_table_says_how_large_a_picture_was_that_was_shrunk(server, tmp_path, no_delay) -> None:
+    port, _ = server
+    links = tmp_path / "links.csv"
+    path = next(iter(GOOD))
+    links.write_text(f"url,caption\nhttp://good.example:{port}{path},words\n")
+    wide, high = Image.open(io.BytesIO(GOOD[path])).size
+    for side, shrunk in ((16, True), (0, False)):
+        download(links, tmp_path / str(side), executor("pool", 1), config(port, resize=side), resolve)
+        (row,) = pq.read_table(tmp_path / str(side) / "00000.parquet").to_pylist()
+        assert (row["original_width"], row["original_height"]) == (wide, high)
+        assert ((row["width"], row["height"]) != (wide, high)) == shrunk
 
 
 def test_it_goes_on_where_it_was_stopped_and_two_processes_give_the_same(server, tmp_path, no_delay) -> None:

@@ -1,7 +1,8 @@
 """Links to shards: each piece of a table is fetched, checked and written whole, or done again.
 
     OUT/00000.tar, 00000.index.npz   what was fetched and kept: image, caption, meta with its origin
-    OUT/00000.parquet                every link of the piece: url, status, reason, message, sha256, width, height
+    OUT/00000.parquet                every link of the piece: url, status, reason, message, sha256, width, height, and of
+                                     the picture as it came original_width, original_height
     OUT/00000.json                   counts; once it is there, the piece is done
 
 As img2dataset writes them, so other tools read them; `diptych pack OUT/00000.tar` packs them. Before anything is
@@ -51,6 +52,7 @@ ATTEMPTS = pa.schema(
         *(("url", pa.string()), ("caption", pa.string()), ("key", pa.string()), ("status", pa.string())),
         *(("reason", pa.string()), ("message", pa.string()), ("sha256", pa.string())),
         *(("width", pa.int32()), ("height", pa.int32())),
+        *(("original_width", pa.int32()), ("original_height", pa.int32())),
     ]
 )
 
@@ -219,6 +221,7 @@ class _Asks:
 def _attempt(row: dict[str, Any], verdict: Kept | Reject, sha: str) -> dict[str, Any]:
     kept = isinstance(verdict, Kept)
     wide, high = verdict.sizes[0] if isinstance(verdict, Kept) else (0, 0)
+    meta = verdict.record.meta if isinstance(verdict, Kept) else {}
     return {
         "url": row["url"],
         "caption": row["caption"],
@@ -229,4 +232,6 @@ def _attempt(row: dict[str, Any], verdict: Kept | Reject, sha: str) -> dict[str,
         "sha256": sha,
         "width": wide,
         "height": high,
+        "original_width": meta.get("original_width", wide),
+        "original_height": meta.get("original_height", high),
     }
