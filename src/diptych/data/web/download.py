@@ -1,8 +1,8 @@
 """Links to shards: each piece of a table is fetched, checked and written whole, or done again.
 
     OUT/00000.tar, 00000.index.npz   what was fetched and kept: image, caption, meta with its origin
-    OUT/00000.parquet                every link of the piece: url, status, reason, message, sha256, width, height, and of
-                                     the picture as it came original_width, original_height
+    OUT/00000.parquet                every link of the piece: url, status, reason, message, sha256, width, height, and
+                                     before it was shrunk original_width, original_height
     OUT/00000.json                   counts; once it is there, the piece is done
 
 As img2dataset writes them, so other tools read them; `diptych pack OUT/00000.tar` packs them. Before anything is
