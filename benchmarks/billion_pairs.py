@@ -45,7 +45,7 @@ def stages(args: argparse.Namespace) -> list[tuple[str, str, float, float]]:
         ("words, sizes", "curation_memory, words", curated("words"), pairs),
         ("exact duplicates", "curation_memory, exact", curated("exact"), kept),
         ("pictures: blur, dark, blank", "filter_rates", filtered("blurry, dark, light, low information"), kept),
-        ("near duplicates: hash", "filter_rates", filtered("near duplicates (pHash, 64 bits)"), kept),
+        ("near duplicates: hash", "filter_rates", filtered("near duplicates (hashes of 64 bits)"), kept),
         ("near duplicates: settle, by bucket", "curation_memory, settle", curated("settle"), kept),
         ("balance", "curation_memory, balance", curated("balance"), kept),
     ]
@@ -71,7 +71,7 @@ def gathered_table(args: argparse.Namespace) -> str:
     kept, memory = args.pairs * args.words_keep, SHARE * args.memory_gb * 1e9
     rows = []
     for what, name in (
-        ("index of an opened dataset, all processes", "words"),
+        ("whatever is curated: uids that stay, all processes", "words"),
         ("... and exact hashes", "exact"),
         ("... and words counted", "balance"),
         ("near-duplicate hashes, alone", "settle"),

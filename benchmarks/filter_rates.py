@@ -32,11 +32,11 @@ class Case:
 
 CASES = {
     "near": Case(
-        "near duplicates (pHash, 64 bits)",
+        "near duplicates (hashes of 64 bits)",
         "near_duplicates",
         {},
-        "cleanvision takes equal hashes for duplicates and nothing else; ours takes up to 6 bits and then compares "
-        "16 x 16 pixels, so that re-encoded copies go and different icons with one hash stay",
+        "cleanvision takes equal pHashes for duplicates and nothing else; ours takes up to 6 bits of its own, then "
+        "compares 16 x 16 pixels, so that re-encoded copies go and different icons with one hash stay",
         issues={"exact_duplicates": {}, "near_duplicates": {"hash_type": "phash", "hash_size": 8}},
     ),
     "sharpness": Case(

@@ -20,7 +20,7 @@ def results(path, scale=1.0):
     collect = Result("collect_rates", [low("long side at 256: CPU s per 1,000", "diptych, 256", 1.0)])
     collect.comparisons.append(low("pack what was fetched: CPU s per 1,000", "diptych, 256", 0.5))
     filters = Result("filter_rates")
-    for what in ("blurry, dark, light, low information", "near duplicates (pHash, 64 bits)"):
+    for what in ("blurry, dark, light, low information", "near duplicates (hashes of 64 bits)"):
         filters.comparisons.append(
             Comparison(what, (Series("diptych", (900.0, 1000.0, 1100.0), "records/s/core"),), ())
         )

@@ -81,7 +81,7 @@ def test_all_are_judged_on_the_same_pictures_none_of_which_is_a_copy(finished: P
 
 def test_the_report_has_intervals_differences_and_reasons(finished: Path) -> None:
     text = (finished / "out" / "report.md").read_text()
-    assert f"{TEST - LEAKED} images of test (2 left out as copies of training images" in text
+    assert f"{TEST - LEAKED} images of test (left out: 2 as copies of training images" in text
     assert "| raw | 100.0% | 2.0 |" in text
     assert f"| {GOOD / (GOOD + BAD):.1%} | 2.4 |" in text
     assert f"{BAD} short_caption (1 caption_length)" in text

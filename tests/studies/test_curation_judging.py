@@ -8,6 +8,7 @@ import pytest
 from diptych.core.errors import ConfigError
 from diptych.core.record import Record
 from diptych.data.dataset import Dataset
+from diptych.data.decode import decode_image, encode_jpeg
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import FromRecords
 from diptych.models.pretrained import Pretrained
@@ -27,6 +28,18 @@ def test_copies_of_training_images_are_left_out_and_counted(data: Dataset) -> No
     held = data.split("test")
     assert (found["of"], found["copies"], found["unfit"]) == (TEST, LEAKED, 0)
     assert found["uids"] == [held.uid(i) for i in range(TEST - LEAKED)]
+
+
+def test_of_held_out_images_that_look_alike_the_first_is_judged_on(tmp_path: Path) -> None:
+    shown = [picture(i, "red") for i in range(4)]
+    records = [Record.pair("train", picture(9, "red"), "png", ("train",), meta={"split": "train"})]
+    for i, image in enumerate([*shown, shown[1], encode_jpeg(decode_image(shown[2]), 60)]):
+        records.append(Record.pair(f"{i}", image, "png" if i < 5 else "jpg", (f"test {i}",), meta={"split": "test"}))
+    pack(FromRecords(lambda: records), tmp_path / "d", PackConfig(val=0, jobs=1, tokenizer="none"))
+    data = Dataset.open(tmp_path / "d")
+    found = judged_uids(data, "test")
+    assert (found["copies"], found["alike"]) == (0, 2)
+    assert found["uids"] == [data.split("test").uid(i) for i in range(4)]
 
 
 def test_it_is_found_once(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

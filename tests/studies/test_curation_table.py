@@ -25,7 +25,7 @@ def cell(curation: str, seed: int, rate: float, kept: int = 100) -> dict[str, An
     dropped = [] if curation == "raw" else [{"filter": "1 score", "reason": "low_score", "count": 10 + 2 * seed}]
     return {
         **{"curation": curation, "seed": seed, "kept": kept, "of": 100, "samples_seen": 1000, "seconds": 2.0},
-        **{"split": "test", "copies": 3, "unfit": 1, "dropped": dropped},
+        **{"split": "test", "copies": 3, "alike": 2, "unfit": 1, "dropped": dropped},
         "judged": {"ways": ways, "chance": dict.fromkeys(METRICS, 0.005)},
     }
 
@@ -63,7 +63,7 @@ def test_the_text_names_levels_and_limits() -> None:
     cells = both(2, 0.6)
     text = table("stamps", "clip:tiny", cells, rows_of(cells))
     assert "### stamps" in text
-    assert "1,000 samples seen in each run, 2 seed(s); 200 images of test (3 left out as copies" in text
+    assert "1,000 samples seen in each run, 2 seed(s); 200 images of test (left out: 3 as copies" in text
     assert "| better | 80.0% | 12.5 | 60.0% [" in text
     assert "| guessing | | | 0.5% | 0.5% | 0.5% | 0.5% |" in text
     assert "| better | +30.0 [" in text

@@ -123,7 +123,7 @@ class CurationStudy(Study):
             **{"kept": kept, "of": len(data.split("train")), "dropped": dropped},
             "samples_seen": sum(r.train.samples_seen for r in (*run.before, run)),
             "seconds": seconds_of(folder),
-            **{k: judged[k] for k in ("split", "copies", "unfit")},
+            **{k: judged[k] for k in ("split", "copies", "alike", "unfit")},
             "judged": judge(model, data.split(split), judged["uids"], self.config.max_items),
         }
 

@@ -1,7 +1,8 @@
 """What the study of curation judges on: held-out images that no record of the raw pool is a copy of.
 
 A raw pool may hold copies of what is tested on, and a curated one not: whoever has learned a test image by heart would
-win by it. So those are left out, by the bytes and by the picture saved anew (`data/near_copies.py`), for all alike.
+win by it. So those are left out, by the bytes and by the picture saved anew (`data/near_copies.py`), for all alike. Of
+held-out images that look alike the first one is judged on: a hundred of one series would count as one many times over.
 """
 
 import json
@@ -14,6 +15,8 @@ from diptych.core.errors import ConfigError
 from diptych.core.files import write_json
 from diptych.data.dataset import Dataset, Split
 from diptych.data.filters.decontaminate import DecontaminateConfig
+from diptych.data.filters.near_duplicates import NearDuplicatesConfig, earlier_copy
+from diptych.data.hash_pairs import pack_hashes
 from diptych.data.near_copies import find_copies, read_sketches
 from diptych.data.selection import Selection
 from diptych.evals.retrieval import RetrievalConfig
@@ -27,13 +30,16 @@ METRICS = tuple(f"{way}_recall_at_{k}" for way in WAYS for k in KS)
 
 def judged_uids(data: Dataset, split: str) -> dict[str, Any]:
     """``uids`` of the records of `split` that are judged on; how many ``of`` it, how many are ``copies`` of a training
-    image, and how many have no image that can be read, or no caption (``unfit``)."""
+    image or else of a held-out one before them (``alike``), and how many have no image that can be read, or no caption
+    (``unfit``)."""
     held, train = data.split(split), data.split("train")
     places = [i for i in range(len(held)) if held.image_size(i) != (0, 0) and held.captions(i)]
     theirs = [i for i in range(len(train)) if train.image_size(i) != (0, 0)]
     sketches, near = read_sketches(held, places)[0], DecontaminateConfig()
     copies = find_copies(sketches, read_sketches(train, theirs)[0], near.most_bits, near.tolerance).near
-    kept = [place for place, copy in zip(sketches.places, copies, strict=True) if not copy]
+    rule = NearDuplicatesConfig(most_bits=near.most_bits, tolerance=near.tolerance)
+    alike = (earlier_copy(pack_hashes(sketches.bits.numpy()), sketches.miniatures.numpy(), rule) >= 0) & ~copies
+    kept = np.array(sketches.places)[~copies & ~alike].tolist()
     if len(kept) < 2:
         raise ConfigError(
             f"split must hold at least 2 captioned images that no training image is a copy of; {held.name} of "
@@ -44,6 +50,7 @@ def judged_uids(data: Dataset, split: str) -> dict[str, Any]:
         "split": split,
         "of": len(held),
         "copies": int(copies.sum()),
+        "alike": int(alike.sum()),
         "unfit": unfit,
         "uids": [held.uid(place) for place in kept],
     }
@@ -53,7 +60,7 @@ def judged_once(data: Dataset, split: str, path: Path) -> dict[str, Any]:
     """`judged_uids`, found once and kept in the file `path`."""
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
-        if found.get("fingerprint") == data.fingerprint and found["split"] == split:
+        if found.get("fingerprint") == data.fingerprint and found["split"] == split and "alike" in found:
             return found
     found = {"fingerprint": data.fingerprint, **judged_uids(data, split)}
     write_json(path, found)

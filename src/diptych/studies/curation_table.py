@@ -61,9 +61,9 @@ def table(dataset: str, recipe: str, cells: Cells, rows: list[dict[str, Any]]) -
         f"### {dataset}",
         "",
         f"{recipe}, {first['samples_seen']:,} samples seen in each run, {seeds} seed(s); {images:,} images of "
-        f"{first['split']} ({first['copies']:,} left out as copies of training images, {first['unfit']:,} without a "
-        f"readable image or a caption). 95 % intervals, of differences over {over}; * told from raw "
-        f"(Holm over all differences of this table).",
+        f"{first['split']} (left out: {first['copies']:,} as copies of training images, {first['alike']:,} that look "
+        f"like one before them, {first['unfit']:,} without a readable image or a caption). 95 % intervals, of "
+        f"differences over {over}; * told from raw (Holm over all differences of this table).",
         "",
         "| curation | keeps | epochs | " + " | ".join(TITLES.values()) + " |",
         "|---" * (3 + len(TITLES)) + "|",

@@ -22,10 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, UInt8, UInt64
-from numpy import ndarray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from diptych.core.config import Config
 from diptych.core.errors import ConfigError, DataError
@@ -34,8 +31,9 @@ from diptych.core.progress import say
 from diptych.core.record import Record
 from diptych.core.seeds import fold
 from diptych.data.dataset import Dataset, Split
-from diptych.data.hash_pairs import pack_hashes, pairs_within
-from diptych.data.near_copies import compare_miniatures, read_sketches
+from diptych.data.filters.near_duplicates import NearDuplicatesConfig, earlier_copy
+from diptych.data.hash_pairs import pack_hashes
+from diptych.data.near_copies import read_sketches
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import Source
 from diptych.studies.planted_captions import boilerplate
@@ -47,10 +45,8 @@ TRUTH, ABOUT = "truth.parquet", "planted.json"
 SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "fault", "how", "picture_of", "captions_of")])
 """A row a record of the pool. `how`: the way a copy was made ("equal": byte for byte), or the kind of a boilerplate
 caption. `picture_of` and `captions_of`: whose they are, by uids of the clean dataset ("" for boilerplate)."""
-MOST_BITS, TOLERANCE = 12, 0.2
-"""When two pictures of the clean dataset look so alike that one is left out: a wider rule than that of the filter
-near_duplicates (6 and 0.1), and as wide as that of decontaminate."""
-_VERIFIED = 1 << 14
+ALIKE = NearDuplicatesConfig(most_bits=12, tolerance=0.2)
+"""When pictures of the clean dataset look alike: as wide as `decontaminate`."""
 
 
 class PlantedPoolConfig(Config):
@@ -94,7 +90,8 @@ class Planted(NamedTuple):
 
 
 class PlantedPool(Source):
-    """The pool's records (split "train") and the whole test split of the dataset (split "test").
+    """The pool's records (split "train") and, of the test split of the dataset, those whose pictures look like none
+    before them (split "test").
 
     `left_out`: how many records of the clean dataset are not in it, having nothing of their own to say or to show.
     """
@@ -104,7 +101,7 @@ class PlantedPool(Source):
         self._split, self._tests = dataset.split(config.split), dataset.split(config.test)
         self._base = dataset.path
         self._shared = _shared_captions((self._split, self._tests), config.most_shared)
-        tests, places = self._distinct()
+        self._judged, tests, places = self._distinct()
         self.left_out = len(self._split) - len(places)
         self.plan = self._planned(places, tests)
 
@@ -117,13 +114,13 @@ class PlantedPool(Source):
         """The records in the order of the plan, then the tests."""
         for number, planted in enumerate(self.plan):
             yield self._record(f"{number:07d}", planted)
-        for place in range(len(self._tests)):
+        for place in self._judged:
             record = self._tests.record(place)
             yield replace(record, key=f"test-{place:07d}", meta={**record.meta, "split": "test"})
 
     def count(self) -> int:
         """How many there are."""
-        return len(self.plan) + len(self._tests)
+        return len(self.plan) + len(self._judged)
 
     def truth(self, packed: Path) -> pa.Table:
         """A row a record of the pool, in its order, with the uids that they got in the folder `packed`."""
@@ -166,7 +163,8 @@ class PlantedPool(Source):
         return tuple(captions[i] for i in own), kept if kept and sum(kept) > 0 else None
 
     def _distinct(self) -> list[list[int]]:
-        """Of the tests and of the split, the places of pairs that look like none before them, the tests coming first.
+        """Of the tests, the places of pictures that look like none before them; of these, and of the split, those with
+        captions of their own, the tests coming first.
 
         A test picture without a caption of its own cannot leak, but nothing of the pool may look like it either:
         `decontaminate` would be right to drop that. Raises ConfigError where the split has none.
@@ -176,11 +174,11 @@ class PlantedPool(Source):
         pairs = [[p for p in places if self._texts(s, p)[0]] for s, places in zip(splits, shown, strict=True)]
         sketches = [read_sketches(*of)[0] for of in ((self._tests, shown[0]), (self._split, pairs[1]))]
         bits, miniatures = torch.cat([s.bits for s in sketches]), torch.cat([s.miniatures for s in sketches])
-        again = _like_an_earlier(pack_hashes(bits.numpy()), miniatures)
+        again = earlier_copy(pack_hashes(bits.numpy()), miniatures.numpy(), ALIKE) >= 0
         parts = np.split(again, [len(sketches[0].places)])
         kept = [np.array(s.places, int)[~gone].tolist() for s, gone in zip(sketches, parts, strict=True)]
-        kept[0] = sorted(set(kept[0]) & set(pairs[0]))
-        if not kept[1]:
+        kept.insert(1, sorted(set(kept[0]) & set(pairs[0])))
+        if not kept[2]:
             raise ConfigError(
                 f"a pool must be made of records with a picture and a caption of their own; {self._split.name} of "
                 f"{self._base} holds none. Give other data, or a larger most_shared."
@@ -292,17 +290,6 @@ def _shared_captions(splits: Sequence[Split], most: int) -> frozenset[str]:
         for place in range(len(split)):
             counts.update({text.casefold() for text in split.captions(place)})
     return frozenset(text for text, count in counts.items() if count > most)
-
-
-def _like_an_earlier(hashes: UInt64[ndarray, " n"], miniatures: UInt8[Tensor, "n p"]) -> Bool[ndarray, " n"]:
-    """Which pictures look like one before them, by the wider rule."""
-    found = np.zeros(len(hashes), dtype=bool)
-    for i, j in pairs_within(hashes, MOST_BITS):
-        for start in range(0, len(i), _VERIFIED):
-            a, b = i[start : start + _VERIFIED], j[start : start + _VERIFIED]
-            limit, apart = compare_miniatures(miniatures[a], miniatures[b], TOLERANCE)
-            found[b[(apart <= limit).numpy()]] = True
-    return found
 
 
 def _other_words(captions: tuple[str, ...]) -> tuple[str, ...]:
