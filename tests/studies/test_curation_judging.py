@@ -33,7 +33,7 @@ def test_copies_of_training_images_are_left_out_and_counted(data: Dataset) -> No
 def test_of_held_out_images_that_look_alike_the_first_is_judged_on(tmp_path: Path) -> None:
     shown = [picture(i, "red") for i in range(4)]
     records = [Record.pair("train", picture(9, "red"), "png", ("train",), meta={"split": "train"})]
-    for i, image in enumerate([*shown, shown[1], encode_jpeg(decode_image(shown[2]), 60)]):
+    for i, image in enumerate([*shown, shown[1], encode_jpeg(decode_image(shown[2]), 90, "444")]):
         records.append(Record.pair(f"{i}", image, "png" if i < 5 else "jpg", (f"test {i}",), meta={"split": "test"}))
     pack(FromRecords(lambda: records), tmp_path / "d", PackConfig(val=0, jobs=1, tokenizer="none"))
     data = Dataset.open(tmp_path / "d")
