@@ -115,7 +115,8 @@ def measure(args: argparse.Namespace) -> Result:
         f"{len(pool):,} records of {Path(path).name.split('-')[0]}, one process and one thread a side; rates are by "
         "seconds of CPU, of all processes of a side.",
         "Ours reads the columns of the pool in the clock, and pictures from its shards; data-juicer's texts lie in "
-        "memory before its clock starts, which favours it, and cleanvision's pictures in the page cache, as ours do.",
+        "memory before its clock starts, which favours it, and cleanvision's pictures in the page cache, as ours do. "
+        "Grey pictures with alpha are given to cleanvision as RGBA: it ends with an IndexError on them.",
         f"Texts are taken {1 if args.tiny else args.repeats} times in a row. 'nothing but the rule': the texts lie in "
         "memory on both sides, and only the functions that judge them are timed.",
     ]
