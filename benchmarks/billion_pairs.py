@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.figures import number, table
 from benchmarks.record import RESULTS
-from benchmarks.recorded import NotMeasured, last_row, median, newest, value
+from benchmarks.recorded import NotMeasured, last_row, median, rows_of, newest, value
 
 MARKS = ("<!-- numbers: python -m benchmarks.billion_pairs --write -->", "<!-- end of numbers -->")
 DATACOMP_SMALL = {"pairs": 12.8e6, "tars": 450e9, "metadata": 3e9}
@@ -76,8 +76,7 @@ def gathered_table(args: argparse.Namespace) -> str:
         ("... and words counted", "balance"),
         ("near-duplicate hashes, alone", "settle"),
     ):
-        row = last_row("curation_memory", name, args.results)
-        each = max(value(row["bytes a record more"] or "0"), 0.0)
+        each = _held(name, args)
         held = each * kept
         fits = f"{memory / each / 1e6:,.0f} M" if each else "any number"
         rows.append((what, f"{each:,.0f}", f"{held / 1e9:,.0f} GB", fits, f"{max(1, math.ceil(held / memory)):,}"))
@@ -93,6 +92,15 @@ def gathered_table(args: argparse.Namespace) -> str:
     )
     header = ("gathered", "bytes a record", "of all", f"fits {SHARE * args.memory_gb:,.0f} GB until", "parts")
     return table(header, rows)
+
+
+def _held(name: str, args: argparse.Namespace) -> float:
+    """Bytes of memory a record: the growth between the two largest pools. Of settling alone, which is one process at
+    every size, that from the smallest one on: its peak is the making of hashes until the records are many."""
+    rows = rows_of("curation_memory", name, args.results)
+    first, last = rows[0 if name == "settle" else -2], rows[-1]
+    peaks, records = ([value(r[what]) for r in (first, last)] for what in ("peak MB", "records"))
+    return max((peaks[1] - peaks[0]) * 1e6 / (records[1] - records[0]), 0.0)
 
 
 def bytes_table(args: argparse.Namespace) -> str:

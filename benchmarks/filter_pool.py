@@ -13,8 +13,8 @@ from diptych.data.candidates import CandidatePool
 
 def exported(pool: CandidatePool) -> Path:
     """The folder: ``images/00000000.png`` with the stored bytes of each record, by its number in the pool, and
-    texts.jsonl with each one's first caption. Grey pictures with alpha are written as RGBA, the same pixels: cleanvision
-    0.3.7 ends with an IndexError where it meets one."""
+    texts.jsonl with each one's first caption. Grey pictures with alpha are written as RGBA, the same pixels:
+    cleanvision 0.3.7 ends with an IndexError where it meets one."""
     folder = cache_dir("benchmarks") / f"pool-rgba-{pool.dataset.fingerprint}-{'-'.join(pool.splits)}"
     if folder.exists():
         return folder

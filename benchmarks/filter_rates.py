@@ -36,7 +36,8 @@ CASES = {
         "near_duplicates",
         {},
         "cleanvision takes equal pHashes for duplicates and nothing else; ours takes up to 6 bits of its own, then "
-        "compares 16 x 16 pixels, so that re-encoded copies go and different icons with one hash stay",
+        "compares 16 x 16 pixels, so that re-encoded copies go and different icons with one hash stay; cleanvision "
+        "sees what lies beneath transparent pixels, so that black drawings on nothing are one black square to it",
         issues={"exact_duplicates": {}, "near_duplicates": {"hash_type": "phash", "hash_size": 8}},
     ),
     "sharpness": Case(

@@ -33,13 +33,18 @@ def median(benchmark: str, what: str, side: str, path: Path = RESULTS) -> float:
 
 def last_row(benchmark: str, first: str, path: Path = RESULTS) -> dict[str, str]:
     """The last row that begins with `first`, by the heads of its table. Raises NotMeasured."""
+    return rows_of(benchmark, first, path)[-1]
+
+
+def rows_of(benchmark: str, first: str, path: Path = RESULTS) -> list[dict[str, str]]:
+    """All rows that begin with `first`, by the heads of their table. Raises NotMeasured."""
     head: list[str] = []
-    found: dict[str, str] = {}
+    found = list[dict[str, str]]()
     for row in newest(benchmark, path)[1]:
         if len(row) != len(head) or row[0] in ("curation", "what", "filter"):
             head = row
         elif row[0] == first:
-            found = dict(zip(head, row, strict=True))
+            found.append(dict(zip(head, row, strict=True)))
     if not found:
         raise NotMeasured(f"{path.name} must hold {first!r}; it does not. Run: make bench-{benchmark}")
     return found
