@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.figures import number, table
 from benchmarks.record import RESULTS
-from benchmarks.recorded import NotMeasured, last_row, median, rows_of, newest, value
+from benchmarks.recorded import NotMeasured, last_row, median, newest, rows_of, value
 
 MARKS = ("<!-- numbers: python -m benchmarks.billion_pairs --write -->", "<!-- end of numbers -->")
 DATACOMP_SMALL = {"pairs": 12.8e6, "tars": 450e9, "metadata": 3e9}
