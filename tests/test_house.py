@@ -62,7 +62,7 @@ def _names_bound(tree: ast.Module) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["src", "benchmarks", pytest.param("tests", marks=pytest.mark.slow)])
 def test_no_name_is_read_that_nothing_binds(folder):
     """Linter and type checker are told to overlook undefined names, which shapes in annotations look like to them."""
     for path in sorted((ROOT / folder).rglob("*.py")):

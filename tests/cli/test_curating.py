@@ -27,7 +27,9 @@ def test_pages_with_links_alone_say_what_to_do_next(capsys, tmp_path) -> None:
     page.write_text("<img src=https://e.org/a.png alt='a dog'><img src=https://e.org/b.png>")
     how = ("rule=laion", f"links={links}", "limits.min_side=100", "tokenizer=none", "jobs=1")
     code, out, err = say(capsys, "collect", "html", page, *how, "--out", tmp_path / "out")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == f"Nothing was kept. Each of the 1 rejected is named in {tmp_path / 'out.rejected.parquet'}.\n"
+    assert (tmp_path / "out.rejected.parquet").is_file()
     assert "No image is here, so nothing was packed (rejected: 1 " in out
     assert f"Wrote 1 links into {links}. Fetch them: diptych collect urls {links}" in out
     assert len(links.read_text().splitlines()) == 1

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from diptych.core import distributed
 from diptych.core.errors import ConfigError
+from tests.processes import in_processes
 
 
 def _work(rank: int, port: int, out: str) -> None:
@@ -46,7 +46,7 @@ def _fail_alone(rank: int, out: str) -> None:
 
 @pytest.mark.dist
 def test_the_gradient_of_a_gather_is_summed_over_ranks(tmp_path):
-    mp.spawn(_work, (29611, str(tmp_path)), nprocs=2)
+    in_processes(_work, (29611, str(tmp_path)), 2)
     # each rank weighs row i by w_i (rank + 1); a row's owner receives the sum over ranks: w_i (1 + 2)
     assert torch.load(tmp_path / "0").flatten().tolist() == [3, 6]
     assert torch.load(tmp_path / "1").flatten().tolist() == [9, 12]
@@ -54,7 +54,7 @@ def test_the_gradient_of_a_gather_is_summed_over_ranks(tmp_path):
 
 @pytest.mark.dist
 def test_a_rank_that_fails_leaves_without_waiting(tmp_path):
-    mp.spawn(_fail_alone, (str(tmp_path),), nprocs=2)
+    in_processes(_fail_alone, (str(tmp_path),), 2)
     assert {p.name for p in tmp_path.glob("left-*")} == {"left-0", "left-1"}
 
 

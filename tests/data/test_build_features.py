@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 import diptych.data.build_features as build_features
 from diptych.core.distributed import shutdown
@@ -18,6 +17,7 @@ from diptych.data.build_features import Chunk, Rows, feature_table
 from diptych.data.dataset import Split
 from tests.data import tiny_pages, tiny_split
 from tests.data.feature_rows import IMAGES, TEXTS, compute, image_row
+from tests.processes import in_processes
 
 
 class Killed(BaseException):
@@ -167,7 +167,7 @@ def _build_together(rank: int, world: int, folder: str) -> None:
 @pytest.mark.dist
 def test_two_processes_share_the_work_and_their_errors(tmp_path: Path) -> None:
     split = tiny_split.opened(tmp_path / "train", 7)
-    mp.spawn(_build_together, (2, str(tmp_path)), nprocs=2)
+    in_processes(_build_together, (2, str(tmp_path)), 2)
     found = [json.loads((tmp_path / f"seen-{r}.json").read_text()) for r in (0, 1)]
     assert [f[0] for f in found] == [[[0, 2], [4, 6]], [[2, 4], [6, 7]]]
     assert found[0][1] == found[1][1] == [image_row(6, 1)]

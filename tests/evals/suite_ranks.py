@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.evals import suite
 from diptych.evals.find import config_for
 from tests.evals import fakes
+from tests.processes import in_processes
 
 
 class OneSplit:
@@ -27,7 +27,7 @@ class OneSplit:
 
 def run_together(folder: Path, world: int = 2) -> list[dict]:
     """Run two tasks on several processes into FOLDER; what each of them did."""
-    mp.spawn(_one, (world, str(folder)), nprocs=world)
+    in_processes(_one, (world, str(folder)), world)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from diptych.core.distributed import rank, shutdown, world_size
 from diptych.nn.block import BlockConfig, build_blocks, through_blocks
 from diptych.nn.experts import balance_experts
 from tests.models.towers import stir
+from tests.processes import in_processes
 
 WORLD = 2
 
@@ -54,5 +54,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

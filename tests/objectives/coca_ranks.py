@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -13,6 +12,7 @@ from diptych.objectives.coca import ContrastiveCaptioning, ContrastiveCaptioning
 from diptych.train.accumulate import Accumulator
 from tests.models.test_coca import small_coca
 from tests.models.writers import stirred, text_batch
+from tests.processes import in_processes
 
 LENGTHS = (5, 2, 7, 3, 9, 4, 3, 6)
 
@@ -54,5 +54,5 @@ def _work(rank: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
     """By (micro_batch, rank)."""
-    mp.spawn(_work, (str(folder),), nprocs=2)
+    in_processes(_work, (str(folder),), 2)
     return {(m, r): torch.load(folder / f"{m}-{r}.pt") for m in (0, 2) for r in (0, 1)}

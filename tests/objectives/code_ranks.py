@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -14,6 +13,7 @@ from diptych.objectives.objective import Objective
 from diptych.train.accumulate import Accumulator
 from tests.models.writers import text_batch
 from tests.objectives.test_contract import config_of
+from tests.processes import in_processes
 
 LENGTHS = (5, 2, 7, 3, 9, 4, 3, 6)
 
@@ -62,5 +62,5 @@ def _work(rank: int, name: str, folder: str) -> None:
 
 def compute_together(name: str, folder: Path) -> dict[tuple[int, int], dict[str, Tensor]]:
     """By (micro_batch, rank)."""
-    mp.spawn(_work, (name, str(folder)), nprocs=2)
+    in_processes(_work, (name, str(folder)), 2)
     return {(m, r): torch.load(folder / f"{m}-{r}.pt") for m in (0, 2) for r in (0, 1)}

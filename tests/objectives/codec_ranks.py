@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
@@ -13,6 +12,7 @@ from diptych.models.codecs.codec import CodecConfig
 from diptych.objectives.codec import CodecObjectiveConfig
 from diptych.train.accumulate import Accumulator
 from tests.models.codecs.small import configs, pictures
+from tests.processes import in_processes
 
 WORLD = 2
 NAMES = ("vqvae_begins", "vqvae", "discrete_vae", "autoencoder_kl", "vq_kd")
@@ -58,5 +58,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -13,6 +12,7 @@ from diptych.objectives.diffusion import Diffusion, DiffusionConfig
 from diptych.train.accumulate import Accumulator
 from tests.models.small_diffusion import small_codec, small_diffusion
 from tests.models.writers import stirred, text_batch
+from tests.processes import in_processes
 
 LENGTHS = (5, 2, 7, 3, 9, 4, 3, 6)
 
@@ -51,5 +51,5 @@ def _work(rank: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Tensor]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=2)
+    in_processes(_work, (str(folder),), 2)
     return [torch.load(folder / f"{r}.pt") for r in (0, 1)]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.core.distributed import rank, shutdown, world_size
 from diptych.objectives.albef import AlbefPretrainingConfig
@@ -21,6 +20,7 @@ from tests.models.small_fusion import small_albef, small_blip
 from tests.models.towers import stir
 from tests.models.writers import stirred
 from tests.objectives.query_ranks import whole
+from tests.processes import in_processes
 
 WORLD = 2
 KINDS: dict[str, tuple[Any, Any]] = {
@@ -71,5 +71,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
@@ -14,6 +13,7 @@ from diptych.objectives.masked_data import MaskedDataConfig
 from diptych.train.accumulate import Accumulator
 from tests.models.small_beit3 import PAPER, small_beit3
 from tests.models.writers import stirred, text_batch
+from tests.processes import in_processes
 
 WORLD = 2
 
@@ -44,5 +44,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
@@ -17,6 +16,7 @@ from diptych.train.sharding import shard
 from diptych.train.sharding import whole as full
 from tests.models.small_maskvlm import small_conv_maskvlm, small_maskvlm
 from tests.models.writers import stirred, text_batch
+from tests.processes import in_processes
 
 WORLD = 2
 MODELS = {"vit": small_maskvlm, "conv": small_conv_maskvlm, "untied": lambda: small_maskvlm(tied=False)}
@@ -55,5 +55,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from diptych.core.batch import Batch
 from diptych.core.distributed import rank, shutdown, world_size
@@ -16,6 +15,7 @@ from diptych.train.sharding import shard
 from diptych.train.sharding import whole as full
 from tests.models.small_blip2 import small_blip2
 from tests.models.writers import stirred, text_batch
+from tests.processes import in_processes
 
 WORLD = 2
 
@@ -52,5 +52,5 @@ def _work(number: int, folder: str) -> None:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of both ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

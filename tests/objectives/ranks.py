@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -14,6 +13,7 @@ from diptych.objectives import exchange, tiles
 from diptych.objectives.contrastive import ContrastiveConfig, PairObjective
 from diptych.objectives.sigmoid import SigmoidConfig
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
+from tests.processes import in_processes
 
 WORLD = 3
 IDS = {"text_ids": [7, 1, 7, 3, 4, 1, 8, 9, 10, 11, 7, 12], "image_ids": [0, 1, 2, 3, 3, 5, 6, 7, 8, 9, 10, 10]}
@@ -82,5 +82,5 @@ def _columns(rank: int, how: str) -> dict[str, Any]:
 
 def compute_together(folder: Path) -> list[dict[str, Any]]:
     """The results of all ranks."""
-    mp.spawn(_work, (str(folder),), nprocs=WORLD)
+    in_processes(_work, (str(folder),), WORLD)
     return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]

@@ -20,12 +20,13 @@ from diptych.train.config import RunConfig
 from diptych.train.stages import pretrain
 from tests.train.tiny_run import tiny_dataset
 
+LONG = ("albef:tiny", "autoencoder_kl:tiny", "coca:tiny", "maskvlm:tiny", "vqvae:tiny")
 NAMES = [
-    pytest.param(name, marks=pytest.mark.slow) if len(recipe(name).before) > 0 else name
+    pytest.param(name, marks=pytest.mark.slow) if len(recipe(name).before) > 0 or name in LONG else name
     for name in sorted(recipes())
     if name.endswith(":tiny")
 ]
-"""Those of several stages take up to ten seconds each: the long tier."""
+"""Those of several stages, and the LONG ones, take up to ten seconds each: the long tier."""
 STEPS, BATCH = 24, 16
 MORE = 16
 """Steps more that a run takes which learns through what runs before it have made, as far as they got."""

@@ -10,18 +10,16 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     """(3, 32, 32) to 64 bits: on which side of 64 random planes the weighted spectrum lies."""
     grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
     planes = [(grey, 1.0), (image[0] - grey, 0.5), (image[2] - grey, 0.5)]
-    stream = hashlib.shake_128(b"diptych perceptual hash").digest(768 * 8)
-    sums = np.zeros(64)
-    place = 0
+    drawn = hashlib.shake_128(b"diptych perceptual hash").digest(768 * 8)
+    sums, place = np.zeros(64), 0
     for number, (plane, share) in enumerate(planes):
         spectrum = dctn(plane.astype(float), norm="ortho")[:16, :16] * share
         for y in range(16):
             for x in range(16):
                 weight = np.hypot(y, x) if y or x else float(number > 0)
-                for bit in range(64):
-                    drawn = stream[place // 8] >> (7 - place % 8) & 1
-                    sums[bit] += (1 if drawn else -1) * weight * spectrum[y, x]
-                    place += 1
+                signs = [1 if byte >> (7 - k) & 1 else -1 for byte in drawn[place : place + 8] for k in range(8)]
+                sums += np.array(signs) * weight * spectrum[y, x]
+                place += 8
     return sums > 0
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -19,6 +18,7 @@ from diptych.train.config import RunConfig
 from diptych.train.loop import train
 from diptych.train.sharding import shard, whole
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
+from tests.processes import in_processes
 from tests.train.locked import student
 from tests.train.tiny_run import tiny_config
 
@@ -116,9 +116,9 @@ def _join(rank: int, world: int, folder: str) -> None:
 
 def compute_together(folder: Path, world: int = 2) -> None:
     """Write each rank's gradients and health into FOLDER, and train the tiny run over FOLDER/data in FOLDER/run."""
-    mp.spawn(_all, (world, str(folder)), nprocs=world)
+    in_processes(_all, (world, str(folder)), world)
 
 
 def train_together(folder: Path, world: int = 2, resume: bool = False, **settings: object) -> None:
     """Train the tiny run over FOLDER/data in FOLDER/run on several processes."""
-    mp.spawn(_train_only, (world, str(folder), resume, settings), nprocs=world)
+    in_processes(_train_only, (world, str(folder), resume, settings), world)

@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from diptych.core.batch import Batch
@@ -24,6 +23,7 @@ from diptych.train.loop import train
 from diptych.train.optimizer import Rates, build_optimizer, clip_gradients, gradient_norm, gradient_norms
 from diptych.train.sharding import shard, whole
 from tests.objectives.tiny_model import TinyConfig, tiny_batch
+from tests.processes import in_processes
 from tests.train import ranks
 
 CUT = 6
@@ -160,10 +160,10 @@ def leg_config(folder: Path, sharding: str) -> RunConfig:
 
 def shard_together(folder: Path, world: int = 2) -> None:
     """Do everything above over FOLDER/data, and leave it in FOLDER."""
-    mp.spawn(_all, (world, str(folder)), nprocs=world)
+    in_processes(_all, (world, str(folder)), world)
 
 
 def run_leg(folder: Path, sharding: str, world: int, last: bool) -> None:
     """Train FOLDER/run over FOLDER/data on so many processes: from the beginning until it is cut, or on to its end."""
     (folder / f"meeting-{world}").unlink(missing_ok=True)
-    mp.spawn(_leg, (world, str(folder), sharding, last), nprocs=world)
+    in_processes(_leg, (world, str(folder), sharding, last), world)

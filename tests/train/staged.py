@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torch.multiprocessing as mp
 
 from diptych.core.distributed import shutdown
 from diptych.core.image_format import ImageFormat
@@ -15,6 +14,7 @@ from diptych.models.vision_transformer import VisionTransformerConfig
 from diptych.objectives.causal_lm import CausalLMConfig
 from diptych.train.config import RunConfig, TrainConfig
 from diptych.train.stages import pretrain
+from tests.processes import in_processes
 from tests.train import ranks
 
 LANGUAGE = CausalTransformerConfig(width=16, depth=1, heads=2)
@@ -59,7 +59,7 @@ def frozen_run(data: Path | str = "", stage: dict[str, object] | None = None, **
 
 def pretrain_together(folder: Path, world: int = 2) -> None:
     """Train both stages over FOLDER/data in FOLDER/together on several processes, and resume what is done."""
-    mp.spawn(_pretrain, (world, str(folder)), nprocs=world)
+    in_processes(_pretrain, (world, str(folder)), world)
 
 
 def _pretrain(rank: int, world: int, folder: str) -> None:
