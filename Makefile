@@ -12,6 +12,8 @@ DATA_PEERS := collect_rates filter_rates
 NO_PEER := curation_memory billion_pairs
 ARGS ?=
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Compiled modules are kept, also where the environment says otherwise: tests start some hundred processes.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq
 
 .PHONY: demo test test-slow check format clean help bench bench-data
