@@ -62,7 +62,7 @@ demo: .venv/demo.stamp
 
 test: .venv/test.stamp
 	@echo "== The tests"
-	@$(BIN)/python -m pytest -n 2 tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 test-slow: .venv/test.stamp
 	@echo "== The long tier"

@@ -53,6 +53,7 @@ def test_the_gradient_of_a_gather_is_summed_over_ranks(tmp_path):
 
 
 @pytest.mark.dist
+@pytest.mark.slow
 def test_a_rank_that_fails_leaves_without_waiting(tmp_path):
     in_processes(_fail_alone, (str(tmp_path),), 2)
     assert {p.name for p in tmp_path.glob("left-*")} == {"left-0", "left-1"}

@@ -272,6 +272,7 @@ def test_records_of_any_number_of_segments(tmp_path: Path, monkeypatch: pytest.M
     assert summarise(Dataset.open(tmp_path / "o"))["kept"] == len(tiny_pages.RECORDS)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
     """60 MB of images pass through while far less is ever held."""
     noise = encode(pixels(1, height=400, width=400), "BMP")  # 480 kB, stored as a small PNG

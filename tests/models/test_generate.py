@@ -36,6 +36,7 @@ def test_greedy_is_what_the_whole_row_says_token_by_token(model):
         assert said == greedy_again(model, image, prompt, END, 6)
 
 
+@pytest.mark.slow
 def test_wide_beams_find_the_likeliest_text(model):
     how = Generation(start_id=START, end_id=END, max_tokens=2, beams=30, length_penalty=0)
     images = text_batch().images[:1]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from diptych.models.mixed_writing import write_pages
@@ -15,6 +16,7 @@ from tests.objectives.test_dalle import learnt
 START = {"tokens": torch.tensor([[2], [2], [2]]), "lengths": torch.tensor([1, 1, 1])}
 
 
+@pytest.mark.slow
 def test_a_page_learnt_by_heart_is_written_again():
     batch = interleaved()
     batch.tokens[:, 0] = 2

@@ -61,6 +61,7 @@ def test_clip_rests_and_the_rest_learns():
     assert all(p.grad is not None for n, p in model.named_parameters() if not n.startswith("clip."))
 
 
+@pytest.mark.slow
 def test_pairs_are_learnt_by_heart():
     """The vector drawn for a text is, of four, nearest to that of its own image."""
     torch.manual_seed(0)

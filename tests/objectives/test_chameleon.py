@@ -86,6 +86,7 @@ def test_the_z_loss_holds_the_logits_down():
     torch.testing.assert_close(held.parts, loose.parts)
 
 
+@pytest.mark.slow
 def test_pairs_are_learnt_by_heart_written_and_painted_back():
     batch = text_batch((5, 3, 7, 4))
     for row, n in zip(batch.tokens, batch.lengths, strict=True):

@@ -90,6 +90,7 @@ def learnt(config, objective, batch: Batch, steps: int, lr: float):
     return model.eval()
 
 
+@pytest.mark.slow
 def test_pairs_are_learnt_by_heart_and_painted_back():
     batch = text_batch((5, 3, 7, 4))
     model = learnt(small_dalle(), TextThenImageConfig(text_dropped=0.0), batch, 120, 1e-2)

@@ -68,6 +68,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
         same(found, expected)
 
 
+@pytest.mark.slow
 def test_some_pairs_are_learnt_by_heart_and_painted():
     """Four plain colours: after some steps the text decides which is painted, and the score says which is which."""
     torch.manual_seed(0)

@@ -137,6 +137,7 @@ def test_killed_twice_and_a_torn_checkpoint(data, tmp_path, monkeypatch, capsys,
     assert lines(run) == lines(uninterrupted)
 
 
+@pytest.mark.slow
 def test_channels_last_and_bfloat16_go_on_to_the_same_bits(data, tmp_path, monkeypatch):
     """Moments must come back in the layout of their weights, or the optimizer pairs the wrong numbers."""
     config = tiny_config(data, channels_last=True, precision="bfloat16", save_every_samples=48)
@@ -185,6 +186,7 @@ def test_sigterm_saves_says_how_to_go_on_and_does(data, tmp_path, monkeypatch, u
     assert weights(run) == weights(uninterrupted)
 
 
+@pytest.mark.slow
 def test_checkpoints_come_in_time_where_no_cadence_is_given(data, tmp_path, monkeypatch):
     def saved(name: str, **settings: int) -> list[int]:
         run = train(tiny_config(data, samples_seen=16 * 24, keep_checkpoints=100, **settings), tmp_path / name)

@@ -59,6 +59,7 @@ def test_the_plan_counts_the_tokenizer_that_the_run_names(data):
         plan(run.replace(data=LoaderConfig(path=str(data), split="trian")))
 
 
+@pytest.mark.slow
 def test_the_plan_says_how_a_step_will_fit(data):
     run = _run(2).replace(data=LoaderConfig(path=str(data)), train=TrainConfig(global_batch=32, micro_batch=-1))
     dataset = Dataset.open(data)

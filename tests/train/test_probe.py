@@ -94,6 +94,7 @@ def test_a_measurement_leaves_no_trace(settings):
     assert 3 * 8 * 8 < costs.input_ < 3 * 8 * 8 + 150
 
 
+@pytest.mark.slow
 def test_an_estimate_without_content_is_not_below_the_measurement():
     config = small_vit().replace(image=small_vit().image.replace(depth=3), text=small_vit().text.replace(depth=3))
     found = {}
@@ -109,6 +110,7 @@ def test_an_estimate_without_content_is_not_below_the_measurement():
     assert found["cpu"].recomputed.slope < found["cpu"].plain.slope
 
 
+@pytest.mark.slow
 def test_a_step_stays_within_what_was_foretold():
     """Counted again around a real step of another size, in each way."""
     config = small_vit().replace(text=small_vit().text.replace(depth=3), image=small_vit().image.replace(depth=3))
@@ -126,6 +128,7 @@ def test_a_step_stays_within_what_was_foretold():
         assert 0.5 * foretold < live.peak < 1.2 * foretold, way
 
 
+@pytest.mark.slow
 def test_32768_pairs_of_vit_b32_fit_one_card_of_80_gb():
     """Shapes only, in float32 with full texts, which is the worst case; bfloat16 halves what a pair holds."""
     config = sizes.vit_b32()

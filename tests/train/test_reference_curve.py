@@ -53,6 +53,7 @@ def test_a_curve_is_written_from_runs_and_found_by_the_next(data, tmp_path, caps
     assert find_curve(config, "21") is None  # none is kept for the tests' recipe
 
 
+@pytest.mark.slow
 def test_a_run_is_told_that_it_left_its_band(data, tmp_path, monkeypatch, capsys):
     import diptych.train.reference_curve as reference_curve
 

@@ -321,6 +321,7 @@ def test_the_plan_of_a_locked_run_counts_what_trains(data):
     assert "frozen       image_tower" in plan(lit(data))
 
 
+@pytest.mark.slow
 def test_a_writers_frozen_tower_is_read_from_a_table_of_its_tokens(data, tmp_path):
     """LLaVA's alignment: all that the language side reads of an image is computed once."""
     settings = {"only": ("connector",), "samples_seen": 64, "val_batches": 1}

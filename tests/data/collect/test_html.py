@@ -189,6 +189,7 @@ def test_hostile_pages_are_read_or_named(tmp_path: Path) -> None:
     assert rejected["d_etc.html#1"] in ("bad_address", "only_a_link")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     def peak(pages: int) -> int:
         path = tmp_path / f"{pages}.warc"
