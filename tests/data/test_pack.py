@@ -281,6 +281,7 @@ def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:
         for i in range(125):
             yield Record.pair(f"k{i}", noise[:-1] + bytes([i]), "bmp", (f"caption {i}",))
 
+    pack(FromRecords(lambda: pairs(3)), tmp_path / "first", QUICK)  # whatever is imported late is no record's
     tracemalloc.start()
     try:
         report = pack(FromRecords(make), tmp_path / "o", QUICK.replace(tokenizer="none"))
