@@ -231,6 +231,11 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_a_page_of_nothing_but_images_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("html", "page"):
         monkeypatch.setattr(f"diptych.data.collect.{module}.MOST_IMAGES", 3)
+    links = [{"path": "IMG@/src", "url": f"https://e.org/{i}.png", "alt": "some words"} for i in range(8)]
+    warcs.write(tmp_path / "a.wat", warcs.wat("http://e.org/", links))
+    wat = collect(tmp_path / "a.wat")[1]
+    assert [r for r in wat.values() if r != "only_a_link"] == ["too_many_images"]
+    assert len(wat) == 4
     (tmp_path / "p.html").write_text("".join(f'<img src="data:,{i}" alt="some words">' for i in range(8)))
     kept, rejected = collect(tmp_path / "p.html")
     assert not kept

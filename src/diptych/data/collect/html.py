@@ -223,7 +223,7 @@ class Html(Collector):
                     yield from self._documents(found)
                 else:
                     yield from self._pairs(found)
-                if more := found.page.more_images:
+                if (more := found.page.seen_images - MOST_IMAGES) > 0:
                     message = f"a page must have at most {MOST_IMAGES:,} images; got {more:,} more, which are left."
                     yield Reject(f"{key}#more", message, "too_many_images", where)
         except (Dropped, Refused, BadRecord) as error:
@@ -374,8 +374,7 @@ def _page_of_wat(answer: dict[str, Any], rule: str) -> Page:
             page.cc_link = spdx(url)
         path = str(link.get("path", ""))
         if path == "IMG@/src" or (rule == "laion" and alt):
-            attributes = {"src": url, "alt": alt if isinstance(alt, str) else ""}
-            page.items.append(PageImage(len(page.items), attributes, url.strip(), place=len(page.items)))
+            page.add_image({"src": url, "alt": alt if isinstance(alt, str) else ""}, url.strip())
     return page
 
 

@@ -86,8 +86,8 @@ class PageImage:
 @dataclass(slots=True)
 class Page:
     """`items`: texts (paragraphs apart by an empty line) and images in reading order. `captions`: of each figure.
-    `address`: what the page says its own is; `base`: at which its links start, as written. `more_images`: how many it
-    has beyond MOST_IMAGES."""
+    `address`: what the page says its own is; `base`: at which its links start, as written. `seen_images`: how
+    many it has, MOST_IMAGES of them among the items."""
 
     items: list[str | PageImage] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
@@ -98,12 +98,18 @@ class Page:
     language: str = ""
     licence: str = ""
     cc_link: str = ""
-    more_images: int = 0
+    seen_images: int = 0
 
     @property
     def images(self) -> list[PageImage]:
         """Its images in order."""
         return [i for i in self.items if isinstance(i, PageImage)]
+
+    def add_image(self, attributes: dict[str, str], source: str, figure: int = -1) -> None:
+        """The next of its images, unless it has too many."""
+        if self.seen_images < MOST_IMAGES:
+            self.items.append(PageImage(self.seen_images, attributes, source, figure, len(self.items)))
+        self.seen_images += 1
 
 
 class Reader:
@@ -123,7 +129,6 @@ class Reader:
         self._figures: list[tuple[int, int]] = []
         """Of the figures that are open: how many elements are, and which one it is."""
         self._captions: list[list[str]] = []
-        self._numbers = 0
         self._in_title = False
 
     def leaves_out(self, token: Token) -> bool:
@@ -237,15 +242,10 @@ class Reader:
 
     def _image(self, token: Token) -> None:
         self._flush()
-        if self._numbers == MOST_IMAGES:
-            self.page.more_images += 1
-            return
         named = [s for name in SOURCES if (s := _address(name, token.attributes))]
         source = next((s for s in named if s[:5].lower() != "data:"), named[0] if named else "")
         figure = self._figures[-1][1] if self._figures else -1
-        found = PageImage(self._numbers, token.attributes, source, figure, len(self.page.items))
-        self.page.items.append(found)
-        self._numbers += 1
+        self.page.add_image(token.attributes, source, figure)
 
     def _flush(self) -> None:
         text = "".join(self._texts).strip()
