@@ -121,6 +121,11 @@ def test_the_table_says_how_large_a_picture_was_that_was_shrunk(server, tmp_path
         (row,) = pq.read_table(tmp_path / str(side) / "00000.parquet").to_pylist()
         assert (row["original_width"], row["original_height"]) == (wide, high)
         assert ((row["width"], row["height"]) != (wide, high)) == shrunk
+    for told, kept in (("abc,5000000000", (None, None)), ("800,600", (800, 600))):
+        links.write_text(f"url,caption,original_width,original_height\nhttp://good.example:{port}{path},words,{told}\n")
+        download(links, tmp_path / f"told{told[0]}", executor("pool", 1), config(port, resize=16), resolve)
+        (row,) = pq.read_table(tmp_path / f"told{told[0]}" / "00000.parquet").to_pylist()
+        assert (row["original_width"], row["original_height"]) == kept
 
 
 def test_it_goes_on_where_it_was_stopped_and_two_processes_give_the_same(server, tmp_path, no_delay) -> None:

@@ -221,7 +221,7 @@ class _Asks:
 def _attempt(row: dict[str, Any], verdict: Kept | Reject, sha: str) -> dict[str, Any]:
     kept = isinstance(verdict, Kept)
     wide, high = verdict.sizes[0] if isinstance(verdict, Kept) else (0, 0)
-    meta = verdict.record.meta if isinstance(verdict, Kept) else {}
+    came_wide, came_high = _as_it_came(verdict) if isinstance(verdict, Kept) else (0, 0)
     return {
         "url": row["url"],
         "caption": row["caption"],
@@ -232,6 +232,16 @@ def _attempt(row: dict[str, Any], verdict: Kept | Reject, sha: str) -> dict[str,
         "sha256": sha,
         "width": wide,
         "height": high,
-        "original_width": meta.get("original_width", wide),
-        "original_height": meta.get("original_height", high),
+        "original_width": came_wide,
+        "original_height": came_high,
     }
+
+
+def _as_it_came(kept: Kept) -> tuple[int | None, int | None]:
+    """(width, height) before it was shrunk; of what was, the table of links may have brought its own, which are None
+    where they are no sides of a picture."""
+    if "resized" not in kept.notes:
+        return kept.sizes[0]
+    said = (kept.record.meta.get(name) for name in ("original_width", "original_height"))
+    wide, high = (v if type(v) is int and 0 < v < 2**31 else None for v in said)
+    return wide, high
