@@ -29,5 +29,6 @@ def command(
     given = {"data": list(data or []), "seeds": seeds, "samples_seen": samples}
     chosen = [*(settings or []), *(f"{field}={j.dumps(value)}" for field, value in given.items() if value)]
     folder = out or Path("studies") / name
-    typer.echo(study(name, chosen).run(folder).text)
-    typer.echo(f"Kept in {folder}: report.md, results.json, pictures.")
+    report = study(name, chosen).run(folder)
+    typer.echo(report.text)
+    typer.echo(f"Kept in {folder}: {', '.join(['report.md', 'results.json', *report.files])}.")

@@ -16,7 +16,7 @@ _HEADER = 1 << 14
 
 
 def map_arrays(path: str | PathLike[str]) -> dict[str, np.ndarray]:
-    """{name: array} of the file, read-only. A member that is compressed, or of a kind that cannot be mapped, is read.
+    """{name: array} of the file, read-only. A member that is compressed is read.
 
     torch maps the file, since it keeps no descriptor: thousands of such files can be mapped at once. The file must
     not be changed in its place as long as an array lives; replacing it by another is harmless. Raises OSError,
@@ -43,7 +43,7 @@ def _stored(content: np.ndarray, info: zipfile.ZipInfo) -> np.ndarray:
     name, extra = content[info.header_offset : info.header_offset + _LOCAL_HEADER][-4:].view("<u2").tolist()
     start = info.header_offset + _LOCAL_HEADER + name + extra
     stored = content[start : start + info.file_size]
-    if len(stored) != info.file_size or zlib.crc32(stored.tobytes()) != info.CRC:
+    if len(stored) != info.file_size or zlib.crc32(stored.data) != info.CRC:
         raise zipfile.BadZipFile(f"{info.filename} that is damaged")
     return stored
 

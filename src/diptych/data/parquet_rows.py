@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 
 class ParquetRows:
-    """A parquet file written a few thousand rows at a time."""
+    """Writes rows of `schema` to `path`, `buffer` at once; `close` writes what is left."""
 
     def __init__(self, path: Path, schema: pa.Schema, buffer: int = 4096) -> None:
         self.schema, self.buffer = schema, buffer

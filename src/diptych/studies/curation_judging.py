@@ -15,12 +15,11 @@ from diptych.core.errors import ConfigError
 from diptych.core.files import write_json
 from diptych.data.dataset import Dataset, Split
 from diptych.data.filters.decontaminate import DecontaminateConfig
-from diptych.data.filters.near_duplicates import NearDuplicatesConfig, earlier_copy
-from diptych.data.hash_pairs import pack_hashes
 from diptych.data.near_copies import find_copies, read_sketches
 from diptych.data.selection import Selection
 from diptych.evals.retrieval import RetrievalConfig
 from diptych.models.pretrained import Pretrained
+from diptych.studies.look_alikes import like_an_earlier
 
 WAYS = {"i2t": "images", "t2i": "captions"}
 """What asks, by direction: the names of `evals/retrieval.py`."""
@@ -37,8 +36,7 @@ def judged_uids(data: Dataset, split: str) -> dict[str, Any]:
     theirs = [i for i in range(len(train)) if train.image_size(i) != (0, 0)]
     sketches, near = read_sketches(held, places)[0], DecontaminateConfig()
     copies = find_copies(sketches, read_sketches(train, theirs)[0], near.most_bits, near.tolerance).near
-    rule = NearDuplicatesConfig(most_bits=near.most_bits, tolerance=near.tolerance)
-    alike = (earlier_copy(pack_hashes(sketches.bits.numpy()), sketches.miniatures.numpy(), rule) >= 0) & ~copies
+    alike = like_an_earlier(sketches) & ~copies
     kept = np.array(sketches.places)[~copies & ~alike].tolist()
     if len(kept) < 2:
         raise ConfigError(

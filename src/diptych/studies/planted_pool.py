@@ -31,11 +31,10 @@ from diptych.core.progress import say
 from diptych.core.record import Record
 from diptych.core.seeds import fold
 from diptych.data.dataset import Dataset, Split
-from diptych.data.filters.near_duplicates import NearDuplicatesConfig, earlier_copy
-from diptych.data.hash_pairs import pack_hashes
-from diptych.data.near_copies import read_sketches
+from diptych.data.near_copies import Sketches, read_sketches
 from diptych.data.pack import PackConfig, pack
 from diptych.data.sources.source import Source
+from diptych.studies.look_alikes import like_an_earlier
 from diptych.studies.planted_captions import boilerplate
 from diptych.studies.planted_copies import saved_anew
 
@@ -45,8 +44,6 @@ TRUTH, ABOUT = "truth.parquet", "planted.json"
 SCHEMA = pa.schema([(name, pa.string()) for name in ("uid", "fault", "how", "picture_of", "captions_of")])
 """A row a record of the pool. `how`: the way a copy was made ("equal": byte for byte), or the kind of a boilerplate
 caption. `picture_of` and `captions_of`: whose they are, by uids of the clean dataset ("" for boilerplate)."""
-ALIKE = NearDuplicatesConfig(most_bits=12, tolerance=0.2)
-"""When pictures of the clean dataset look alike: as wide as `decontaminate`."""
 
 
 class PlantedPoolConfig(Config):
@@ -173,8 +170,14 @@ class PlantedPool(Source):
         shown = [[p for p in range(len(s)) if s.image_size(p) != (0, 0)] for s in splits]
         pairs = [[p for p in places if self._texts(s, p)[0]] for s, places in zip(splits, shown, strict=True)]
         sketches = [read_sketches(*of)[0] for of in ((self._tests, shown[0]), (self._split, pairs[1]))]
-        bits, miniatures = torch.cat([s.bits for s in sketches]), torch.cat([s.miniatures for s in sketches])
-        again = earlier_copy(pack_hashes(bits.numpy()), miniatures.numpy(), ALIKE) >= 0
+        tests, ours = sketches
+        both = Sketches(
+            tests.places + ours.places,
+            tests.digests + ours.digests,
+            torch.cat([tests.bits, ours.bits]),
+            torch.cat([tests.miniatures, ours.miniatures]),
+        )
+        again = like_an_earlier(both)
         parts = np.split(again, [len(sketches[0].places)])
         kept = [np.array(s.places, int)[~gone].tolist() for s, gone in zip(sketches, parts, strict=True)]
         kept.insert(1, sorted(set(kept[0]) & set(pairs[0])))

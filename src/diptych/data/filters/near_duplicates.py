@@ -35,7 +35,8 @@ class NearDuplicatesConfig(FilterConfig):
     """When two images are one picture.
 
     most_bits      in how many of the 64 bits of their hashes they may differ; the work grows steeply with it
-    tolerance      how far their miniatures may be apart, as a share of the picture's contrast (root mean square)
+    tolerance      how far their miniatures may be apart, as a share of the contrast (root mean square) of the one that
+                   has less; the other is weakened to it first, by three tenths at most
     most_compared  in each table, with how many earlier images that share its blocks one is compared at most; 0: all.
                    It matters where thousands of images look nearly the same to the hash, such as plain icons
     """
