@@ -22,7 +22,7 @@ settle: what near_duplicates does once everything is gathered, alone, on made ha
 DECODING = ("house", "near")
 """Those that decode every picture: not at sizes beyond --most-decoded, where much decoding would show nothing new."""
 
-BOUND = 400
+BOUND = 200
 """Bytes a record, in all processes together, that memory may grow by between the two largest pools."""
 
 
